@@ -1,0 +1,1 @@
+"""The services of Trivium and the kit they share."""

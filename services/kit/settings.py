@@ -1,0 +1,132 @@
+"""Settings: frozen dataclasses filled from defaults < a TOML file < the environment.
+
+`load(VisionSettings, "vision")` reads `TRIVIUM_VISION__GRPC_PORT=9000` into `grpc_port` and
+`TRIVIUM_VISION__BATCHER__MAX_BATCH=8` into `batcher.max_batch`. `TRIVIUM_VISION__CONFIG` names the file, whose tables
+are the same sections. A key that the class does not have stops the start-up, and so does a value out of range.
+"""
+
+import dataclasses
+import difflib
+import os
+import tomllib
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from services.kit.errors import StartupError
+
+T = TypeVar("T")
+
+
+def setting(default: Any, *, low: float | None = None, high: float | None = None) -> Any:
+    """A dataclass field with a default and, both ends included, the range that `load` enforces."""
+    return dataclasses.field(default=default, metadata={"low": low, "high": high})
+
+
+def load(cls: type[T], component: str, environ: Mapping[str, str] | None = None) -> T:
+    """An instance of the frozen dataclass `cls`.
+
+    Raises:
+        StartupError: an unknown key, a value of the wrong type or out of its range, an unreadable file.
+    """
+    environ = os.environ if environ is None else environ
+    prefix = f"TRIVIUM_{component.upper()}__"
+    config = f"{prefix}CONFIG"
+    values: dict[str, tuple[str, object]] = {}
+    if environ.get(config):
+        values.update(_from_file(Path(environ[config]), config))
+    values.update(
+        (name.removeprefix(prefix).lower().replace("__", "."), (name, value))
+        for name, value in environ.items()
+        if name.startswith(prefix) and name != config
+    )
+    known = set(keys(cls))
+    for key, (source, _) in values.items():
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean {variable(component, near[0])}?" if near else f"known: {', '.join(sorted(known))}"
+            raise StartupError(f"unknown setting {source}", hint=hint)
+    return _build(cls, values, "")
+
+
+def keys(cls: type, prefix: str = "") -> Iterator[str]:
+    """Every key of the settings class, sections dotted: `grpc_port`, `batcher.max_batch`."""
+    hints = typing.get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        if dataclasses.is_dataclass(hints[field.name]):
+            yield from keys(hints[field.name], f"{prefix}{field.name}.")
+        else:
+            yield f"{prefix}{field.name}"
+
+
+def variable(component: str, key: str) -> str:
+    """The environment variable of a key: ("vision", "batcher.max_batch") -> TRIVIUM_VISION__BATCHER__MAX_BATCH."""
+    return f"TRIVIUM_{component.upper()}__{key.replace('.', '__').upper()}"
+
+
+def _from_file(path: Path, config: str) -> Iterator[tuple[str, tuple[str, object]]]:
+    try:
+        content = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise StartupError(f"{config}: cannot read {path}: {error}", hint="give the path of a readable TOML file") from error
+    return _flatten(content, path)
+
+
+def _flatten(table: Mapping[str, Any], path: Path, prefix: str = "") -> Iterator[tuple[str, tuple[str, object]]]:
+    for key, value in table.items():
+        if isinstance(value, dict):
+            yield from _flatten(value, path, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", (f"{prefix}{key} in {path}", value)
+
+
+def _build(cls: type[T], values: Mapping[str, tuple[str, object]], prefix: str) -> T:
+    hints, arguments = typing.get_type_hints(cls), {}
+    for field in dataclasses.fields(typing.cast(Any, cls)):
+        key, hint = f"{prefix}{field.name}", hints[field.name]
+        if dataclasses.is_dataclass(hint):
+            arguments[field.name] = _build(typing.cast(type, hint), values, f"{key}.")
+        elif key in values:
+            source, value = values[key]
+            arguments[field.name] = _checked(_convert(value, hint, source), field.metadata, source)
+    return cls(**arguments)
+
+
+def _checked(value: Any, bounds: Mapping[str, Any], source: str) -> Any:
+    low, high = bounds.get("low"), bounds.get("high")
+    if value is not None and ((low is not None and not value >= low) or (high is not None and not value <= high)):
+        raise StartupError(f"{source} is {value}", hint=f"it must lie in [{low}, {'...' if high is None else high}]")
+    return value
+
+
+def _convert(value: object, hint: Any, source: str) -> Any:
+    """`value` (text, or what TOML gave) as the field's type."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        return None if value == "" else _convert(value, next(a for a in arguments if a is not type(None)), source)
+    if origin is Literal:
+        if value not in arguments:
+            raise StartupError(f"{source} is {value!r}", hint=f"it must be one of {', '.join(map(str, arguments))}")
+        return value
+    if origin is tuple:
+        items = [part for part in value.split(":") if part] if isinstance(value, str) else value
+        return tuple(_convert(item, arguments[0], source) for item in typing.cast(list[object], items))
+    try:
+        return _scalar(value, hint)
+    except (ValueError, TypeError):
+        raise StartupError(f"{source} is {value!r}", hint=f"it must be of type {hint.__name__}") from None
+
+
+def _scalar(value: object, hint: Any) -> object:
+    if hint is bool:
+        words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+        if str(value).lower() not in words:
+            raise ValueError
+        return words[str(value).lower()]
+    if hint is int and not isinstance(value, str | int):
+        raise TypeError
+    if hint is float and str(value).lower().strip("+-") == "nan":
+        raise ValueError
+    return hint(value)
