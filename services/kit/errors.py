@@ -34,6 +34,8 @@ from google.rpc import code_pb2, status_pb2
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 
 DOMAIN = "trivium"
+MAX_MESSAGE = 1024  # characters of a status message
+MAX_VALUE = 256  # characters of one ErrorInfo metadata value
 T = TypeVar("T")
 
 
@@ -229,17 +231,24 @@ def to_status(error: BaseException, **where: str) -> status_pb2.Status:
         return error.status
     if not isinstance(error, TriviumError):
         error = TriviumError("internal error; the instance's log has the details")
-    status = status_pb2.Status(code=error.code, message=error.message)
-    info = ErrorInfo(reason=error.reason, domain=DOMAIN, metadata={"executed": error.executed, **where, **error.metadata})
+    status = status_pb2.Status(code=error.code, message=_short(error.message, MAX_MESSAGE))
+    metadata = {"executed": error.executed, **where, **error.metadata}
+    info = ErrorInfo(reason=error.reason, domain=DOMAIN)
+    info.metadata.update({key: _short(value, MAX_VALUE) for key, value in metadata.items()})
     status.details.add().Pack(info)
     if isinstance(error, InvalidField):
-        violation = BadRequest.FieldViolation(field=error.metadata["field"], description=error.message)
+        violation = BadRequest.FieldViolation(field=error.metadata["field"], description=status.message)
         status.details.add().Pack(BadRequest(field_violations=[violation]))
     if error.retry_after_s is not None:
         delay = Duration()
         delay.FromNanoseconds(int(error.retry_after_s * 1e9))
         status.details.add().Pack(RetryInfo(retry_delay=delay))
     return status
+
+
+def _short(text: str, limit: int) -> str:
+    """A status travels in HTTP/2 headers, which transports bound: long values are cut, never the call."""
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 
 def from_status(status: status_pb2.Status) -> TriviumError | UpstreamError:

@@ -1,0 +1,155 @@
+"""Upstream: one connection to one instance; bytes go out, bytes and a status come back.
+
+Source of the text that tells a call that was never sent: gRPC Core's pick_first load balancing policy.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import grpc
+from google.protobuf.message import DecodeError
+from google.rpc import code_pb2, status_pb2
+
+from services.kit.call import Metadata
+from services.kit.deadline import Deadline
+from services.kit.errors import UpstreamError, error_info
+from services.kit.transport.server import DETAILS_KEY
+
+NEVER_SENT = "failed to connect to all addresses"
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamSettings:
+    """How a connection to an instance is kept."""
+
+    max_message_bytes: int = 64 * 1024 * 1024
+    connect_timeout_s: float = 1.0
+    keepalive_s: float = 10.0  # a ping after this much silence finds an instance that hangs
+    keepalive_timeout_s: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What an instance answered."""
+
+    message: bytes
+    initial_metadata: Metadata
+    trailers: Metadata
+
+
+class CallFailed(UpstreamError):
+    """An attempt that ended with a status other than OK.
+
+    `executed` is "no" if the instance never worked on it, "yes" if it did, "unknown" if nobody can tell.
+    """
+
+    def __init__(self, status: status_pb2.Status, trailers: Metadata, executed: str) -> None:
+        super().__init__(status)
+        self.trailers, self.executed = trailers, executed
+
+    @property
+    def connection_failed(self) -> bool:
+        """Whether the connection failed, and not the call: the instance itself said nothing."""
+        return self.status.code == code_pb2.UNAVAILABLE and not self.status.details
+
+
+class Upstream:
+    """A connection to one instance. It dials on its own, again and again, until it is closed."""
+
+    def __init__(self, target: str, settings: UpstreamSettings) -> None:
+        self.target = target
+        self._channel = grpc.aio.insecure_channel(target, options=_options(settings))
+        self._unary: dict[str, grpc.aio.UnaryUnaryMultiCallable] = {}
+
+    async def unary(self, path: str, request: bytes, metadata: Metadata, deadline: Deadline) -> Reply:
+        """The reply to one message.
+
+        Raises:
+            CallFailed: the call ended with a status other than OK.
+        """
+        method = self._unary.get(path)
+        if method is None:
+            method = self._channel.unary_unary(path)
+            if len(self._unary) < 1000:
+                self._unary[path] = method
+        call = method(request, timeout=deadline.timeout_s(), metadata=metadata)
+        try:
+            message = await call
+            return Reply(message, await call.initial_metadata(), await call.trailing_metadata())
+        except grpc.aio.AioRpcError as error:
+            raise _failure(error) from None
+
+    async def stream(
+        self, path: str, requests: AsyncIterator[bytes], metadata: Metadata, deadline: Deadline, trailers: list[tuple[str, str | bytes]]
+    ) -> AsyncIterator[bytes]:
+        """Each message that the instance sends; its trailing metadata is added to `trailers` at the end.
+
+        Raises:
+            CallFailed: the call ended with a status other than OK.
+        """
+        call = self._channel.stream_stream(path)(requests, timeout=deadline.timeout_s(), metadata=metadata)
+        try:
+            async for message in call:
+                yield message
+            trailers.extend(await call.trailing_metadata())
+        except grpc.aio.AioRpcError as error:
+            raise _failure(error) from None
+        finally:
+            call.cancel()
+
+    def connected(self) -> bool:
+        """Whether the connection stands now."""
+        return self._channel.get_state() is grpc.ChannelConnectivity.READY
+
+    async def wait_connected(self) -> None:
+        """Returns as soon as the connection stands; dials if need be."""
+        while (state := self._channel.get_state(try_to_connect=True)) is not grpc.ChannelConnectivity.READY:
+            await self._channel.wait_for_state_change(state)
+
+    async def close(self) -> None:
+        """Ends the connection; calls in flight are cut off."""
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._channel.close()
+
+
+def _failure(error: grpc.aio.AioRpcError) -> CallFailed:
+    trailers = tuple(error.trailing_metadata() or ())
+    status = _status(error, trailers)
+    info = error_info(status)
+    never_sent = not status.details and status.code == code_pb2.UNAVAILABLE and status.message.startswith(NEVER_SENT)
+    executed = "no" if never_sent else (info.metadata.get("executed", "unknown") if info else "unknown")
+    return CallFailed(status, tuple(pair for pair in trailers if pair[0] != DETAILS_KEY), executed)
+
+
+def _status(error: grpc.aio.AioRpcError, trailers: Metadata) -> status_pb2.Status:
+    """The rich status that the instance sent, or one made of code and message."""
+    plain = status_pb2.Status(code=error.code().value[0], message=error.details() or "")
+    for key, value in trailers:
+        if key == DETAILS_KEY and isinstance(value, bytes):
+            with contextlib.suppress(DecodeError):
+                rich = status_pb2.Status.FromString(value)
+                if rich.code == plain.code:
+                    return rich
+    return plain
+
+
+def _options(settings: UpstreamSettings) -> list[tuple[str, int]]:
+    return [
+        ("grpc.max_receive_message_length", settings.max_message_bytes),
+        ("grpc.max_send_message_length", -1),
+        ("grpc.max_metadata_size", 32 * 1024),
+        ("grpc.absolute_max_metadata_size", 64 * 1024),
+        ("grpc.enable_retries", 0),  # only the gateway retries, and by its own rule
+        ("grpc.use_local_subchannel_pool", 1),
+        ("grpc.min_reconnect_backoff_ms", int(settings.connect_timeout_s * 1e3)),
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 1000),
+        ("grpc.keepalive_time_ms", int(settings.keepalive_s * 1e3)),
+        ("grpc.keepalive_timeout_ms", int(settings.keepalive_timeout_s * 1e3)),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+        ("grpc.enable_http_proxy", 0),
+        ("grpc.service_config_disable_resolution", 1),
+    ]
