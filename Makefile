@@ -1,0 +1,61 @@
+# `make` lists the targets. Everything runs in .venv, which `deploy/local/setup` keeps up to date.
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+PYTHON_BIN := .venv/bin/python
+BUF := @bufbuild/buf@1.75.0
+export GPU PYTHON
+
+.PHONY: help setup setup-dev run test check lint type unit integration chaos bench protos models gpu-check lock
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | while IFS='	' read -r target text; do printf '  %-12s %s\n' "$$target" "$$text"; done
+
+setup: ## create .venv with what a running suite needs (GPU=0: without CUDA libraries)
+	@deploy/local/setup
+
+setup-dev:
+	@deploy/local/setup dev train
+
+run: setup ## start Consul, the services and the gateway here: make run [REPLICAS=n] [GPU=0]
+	@exec $(PYTHON_BIN) -m deploy.local $(if $(REPLICAS),--replicas "$(REPLICAS)") $(if $(filter 0,$(GPU)),--cpu)
+
+test: ## everything that must hold: lint, types, protos, unit, parity, integration, short chaos
+	@tests/stages.sh
+
+check: lint type unit ## the quick part of `make test`
+
+lint: setup-dev ## style, import rules and protos
+	@$(PYTHON_BIN) -m ruff check .
+	@$(PYTHON_BIN) -m ruff format --check .
+	@$(PYTHON_BIN) -c 'from importlinter.cli import lint_imports_command; lint_imports_command()'
+	@if ! command -v npx >/dev/null; then echo 'buf lint skipped: no Node.js here'; \
+	elif ! npx --yes --package=$(BUF) buf --version >/dev/null 2>&1; then echo 'buf lint skipped: npm has no $(BUF)'; \
+	else npx --yes --package=$(BUF) buf lint protos && echo 'buf lint: protos are clean'; fi
+
+type: setup-dev ## mypy, strict
+	@$(PYTHON_BIN) -m mypy
+
+unit: setup-dev ## quick tests without network
+	@$(PYTHON_BIN) -m pytest -q tests/unit
+
+integration: setup-dev ## tests with a real Consul and real processes
+	@$(PYTHON_BIN) -m pytest -q tests/integration
+
+chaos: setup-dev ## kill, pause and cut while traffic runs; the long ones too
+	@$(PYTHON_BIN) -m pytest -q tests/chaos
+
+bench: setup-dev ## measure latency and throughput; writes tests/bench/results
+	@$(PYTHON_BIN) -m tests.bench
+
+protos: setup-dev ## generate the Python code and descriptors from protos/
+	@$(PYTHON_BIN) protos/generate.py
+
+models: setup-dev ## train and export the default bundles whose training inputs have changed
+	@for service in services/*/training/__main__.py; do \
+		$(PYTHON_BIN) -m "$$(dirname "$$service" | tr / .)" || exit; done
+
+gpu-check: setup-dev ## run every bundle on the GPU and compare it with the CPU
+	@$(PYTHON_BIN) -m tests.gpu_check
+
+lock: setup-dev ## write requirements/*.lock from pyproject.toml (LOCK_UPGRADE=1: with the newest versions)
+	@requirements/lock.sh

@@ -1,0 +1,32 @@
+#!/bin/sh
+# All stages of `make test` in order, each with its time and its limit; the first one that fails ends the run.
+set -u
+cd "$(dirname "$0")/.."
+
+times=
+
+stage() { # stage NAME LIMIT_S COMMAND...
+    name=$1 limit=$2 started=$(date +%s)
+    shift 2
+    printf '\n== %s\n' "$name"
+    timeout --foreground --kill-after=30 "$limit" "$@"
+    status=$?
+    taken=$(($(date +%s) - started))
+    times="$times$(printf '%-12s %4s s' "$name" "$taken")
+"
+    [ "$status" = 0 ] && return
+    [ "$status" = 124 ] && echo "$name was stopped after its limit of $limit s"
+    printf '\n%s\nfailed: %s\n' "$times" "$name"
+    exit 1
+}
+
+python=.venv/bin/python
+stage setup 1200 deploy/local/setup dev train
+stage lint 300 make lint
+stage type 600 make type
+stage protos 120 "$python" protos/generate.py --check
+stage unit 600 "$python" -m pytest -q tests/unit
+stage parity 600 "$python" -m pytest -q tests/parity
+stage integration 1200 "$python" -m pytest -q tests/integration
+stage chaos 1200 "$python" -m pytest -q -m "not long" tests/chaos
+printf '\n%sall stages passed\n' "$times"
