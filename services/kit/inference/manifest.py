@@ -1,0 +1,213 @@
+"""Manifest: what a bundle's manifest.json says about its model; the public interface comes from here."""
+
+import dataclasses
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from services.kit.errors import StartupError
+from services.kit.inference import strict_json
+from services.kit.inference.datatypes import NUMPY
+from services.kit.inference.strict_json import Mismatch
+
+FORMAT = 1
+# The closed list of tasks: what a service's typed methods can do with a bundle. "tensors": plain tensors by OIP.
+Task = Literal["image-classification", "tensors"]
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """One input or output of the public interface."""
+
+    name: str
+    datatype: str  # of the Open Inference Protocol: "FP32"
+    shape: tuple[int, ...]  # -1: any size
+
+
+@dataclass(frozen=True, slots=True)
+class ImagePreprocessing:
+    """From a decoded image to the model's input: resize, then (pixel * scale - mean) / std for each channel."""
+
+    input: str  # name of the input that takes the image
+    width: int  # pixels
+    height: int
+    channels: Literal["grey", "rgb"]
+    layout: Literal["NHWC", "NCHW"]
+    datatype: Literal["UINT8", "FP16", "FP32"]  # UINT8: pixels 0..255 as they are; the graph normalises
+    # Filters as Pillow has them: on reduction they widen, so that no pixel of the source is skipped.
+    resize: Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"] = "bilinear"
+    # stretch: each side to its size; contain: the longer side, the rest is padded; cover: the shorter, the rest is cut.
+    fit: Literal["stretch", "contain", "cover"] = "stretch"
+    # For contain: 0..255 in every channel, or -1: for each channel the median of the image's outermost pixels.
+    pad: int = 0
+    scale: float = 1.0
+    mean: tuple[float, ...] = (0.0,)  # one value, or one for each channel
+    std: tuple[float, ...] = (1.0,)
+
+
+@dataclass(frozen=True, slots=True)
+class Postprocessing:
+    """Which outputs mean what."""
+
+    scores: str  # name of the output [batch, classes], in the order of `classes`
+    softmax: bool  # whether the scores are logits, which softmax makes probabilities
+    embedding: str | None = None  # name of the output [batch, width] that Embed answers
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """Where a model comes from."""
+
+    data: str  # what it was trained on, in words
+    source: str  # who made the data, and where it comes from
+    licence: str
+    digest: str  # SHA-256 of everything that went into the training: code, data, hyperparameters, versions
+    seed: int
+    versions: Mapping[str, str]  # of the libraries: {"torch": "2.13.0"}
+
+
+@dataclass(frozen=True, slots=True)
+class ClassMetrics:
+    """How one class did on the held-out data; ratios in [0, 1]."""
+
+    precision: float
+    recall: float
+    f1: float
+    samples: int
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """What was measured on data that the training never saw."""
+
+    data: str  # the held-out data, in words
+    samples: int
+    values: Mapping[str, float]  # {"accuracy": 0.99, "accuracy_dark_on_light": 0.99}
+    classes: Mapping[str, ClassMetrics] = field(default_factory=dict)
+    confusion: tuple[tuple[int, ...], ...] = ()  # samples; a row for each true class, a column for each predicted one
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A bundle's manifest.json. Fields with a default may be absent; any other key is refused."""
+
+    format: Literal[1]
+    service: str  # which service serves it: "vision"
+    task: Task
+    description: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    max_batch: int  # rows that one run may have; 0: dimension 0 is no batch dimension
+    opset: int
+    files: Mapping[str, str]  # SHA-256 in hexadecimal digits of every file but the manifest, by name
+    classes: tuple[str, ...] = ()  # labels, by index
+    preprocessing: ImagePreprocessing | None = None
+    postprocessing: Postprocessing | None = None
+    training: Training | None = None
+    metrics: Metrics | None = None
+    limits: tuple[str, ...] = ()  # what the model is not good for, in words
+
+
+def load(path: Path) -> Manifest:
+    """The manifest in the file `path`.
+
+    Raises:
+        StartupError: names the file and the key that is missing, unknown, of a wrong type or in contradiction.
+    """
+    try:
+        manifest = strict_json.read(Manifest, path.read_text("utf-8"))
+        check(manifest)
+    except (OSError, UnicodeDecodeError) as error:
+        raise StartupError(f"{path}: cannot be read: {error}", hint="a bundle is NAME/VERSION/manifest.json") from error
+    except Mismatch as error:
+        raise StartupError(f"{path}: {error}", hint="correct the manifest, or export the model again") from error
+    return manifest
+
+
+def to_json(manifest: Manifest) -> str:
+    """The text of manifest.json; `load` gives the same manifest back."""
+    text = json.dumps(_without_none(dataclasses.asdict(manifest)), indent=2, ensure_ascii=False)
+    on_one_line = re.sub(r"\[\n\s+([-+.\w]+(?:,\n\s+[-+.\w]+)*)\n\s+\]", _joined, text)
+    return f"{on_one_line}\n"
+
+
+def _joined(numbers: re.Match[str]) -> str:
+    return "[" + re.sub(r",\n +", ", ", numbers[1]) + "]"
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_none(item) for key, item in value.items() if item is not None}
+    return value
+
+
+def check(manifest: Manifest) -> None:
+    """Looks for contradictions within the manifest.
+
+    Raises:
+        Mismatch: begins with the key.
+    """
+    for key, specs in (("inputs", manifest.inputs), ("outputs", manifest.outputs)):
+        _check_specs(key, specs, batched=manifest.max_batch > 0)
+    _require(manifest.max_batch >= 0, "max_batch", "must be 0 or more")
+    _require(len(set(manifest.classes)) == len(manifest.classes), "classes", "a label occurs twice")
+    for name, digest in manifest.files.items():
+        _require(re.fullmatch(r"[\w][\w.-]*", name) is not None, f"files.{name}", "is no plain file name")
+        _require(re.fullmatch(r"[0-9a-f]{64}", digest) is not None, f"files.{name}", "is no SHA-256")
+    if manifest.preprocessing is not None:
+        _check_preprocessing(manifest.preprocessing, manifest.inputs)
+    if manifest.postprocessing is not None:
+        _check_postprocessing(manifest.postprocessing, manifest)
+    if manifest.task == "image-classification":
+        _require(manifest.preprocessing is not None, "preprocessing", f"missing, task {manifest.task} needs it")
+        _require(manifest.postprocessing is not None, "postprocessing", f"missing, task {manifest.task} needs it")
+        _require(bool(manifest.classes), "classes", f"empty, task {manifest.task} needs labels")
+
+
+def _check_specs(key: str, specs: Sequence[TensorSpec], *, batched: bool) -> None:
+    _require(bool(specs), key, "empty")
+    _require(len({spec.name for spec in specs}) == len(specs), key, "a name occurs twice")
+    for index, spec in enumerate(specs):
+        at = f"{key}[{index}]"
+        _require(bool(spec.name), f"{at}.name", "empty")
+        _require(spec.datatype in NUMPY, f"{at}.datatype", f"{spec.datatype!r} is none of {', '.join(NUMPY)}")
+        _require(all(size == -1 or size > 0 for size in spec.shape), f"{at}.shape", "sizes are positive, or -1 for any")
+        _require(not batched or spec.shape[:1] == (-1,), f"{at}.shape", "dimension 0 must be -1, as max_batch is not 0")
+
+
+def _check_preprocessing(steps: ImagePreprocessing, inputs: Sequence[TensorSpec]) -> None:
+    channels = 1 if steps.channels == "grey" else 3
+    size = (steps.height, steps.width)
+    shape = (-1, *size, channels) if steps.layout == "NHWC" else (-1, channels, *size)
+    _require(
+        TensorSpec(steps.input, steps.datatype, shape) in inputs,
+        "preprocessing",
+        f"no input is named {steps.input!r} and takes {steps.datatype} {list(shape)}",
+    )
+    _require(-1 <= steps.pad <= 255, "preprocessing.pad", "must lie in [-1, 255]")
+    for name, values in (("mean", steps.mean), ("std", steps.std)):
+        _require(len(values) in (1, channels), f"preprocessing.{name}", f"must have 1 or {channels} values")
+    finite = all(map(math.isfinite, (steps.scale, *steps.mean, *steps.std)))
+    _require(finite and all(value > 0 for value in steps.std), "preprocessing.std", "must be positive and all finite")
+    plain = steps.scale == 1 and not any(steps.mean) and set(steps.std) == {1.0}
+    _require(
+        plain or steps.datatype != "UINT8", "preprocessing.scale", "pixels stay as they are where datatype is UINT8"
+    )
+
+
+def _check_postprocessing(steps: Postprocessing, manifest: Manifest) -> None:
+    outputs = {spec.name: spec for spec in manifest.outputs}
+    _require(steps.scores in outputs, "postprocessing.scores", f"{steps.scores!r} is no output")
+    shape, classes = outputs[steps.scores].shape, len(manifest.classes)
+    _require(not classes or shape[-1:] == (classes,), "classes", f"{classes} labels for scores of shape {list(shape)}")
+    if steps.embedding is not None:
+        _require(steps.embedding in outputs, "postprocessing.embedding", f"{steps.embedding!r} is no output")
+
+
+def _require(holds: bool, key: str, message: str) -> None:
+    if not holds:
+        raise Mismatch(f"{key}: {message}")
