@@ -47,6 +47,8 @@ class Stage:
         self._call.stage = self._name
         self._started = time.monotonic()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         stages = self._call.stages
         stages[self._name] = stages.get(self._name, 0.0) + time.monotonic() - self._started

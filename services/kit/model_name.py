@@ -17,7 +17,7 @@ class ModelName:
 
     @classmethod
     def parse(cls, text: str) -> "ModelName":
-        """"name", "name:version" or "name@label".
+        """ "name", "name:version" or "name@label".
 
         Raises:
             InvalidField: the version is no positive decimal number, or a part is missing.

@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeVar
 
 from services.kit.errors import StartupError
 
+TRUE_WORDS, FALSE_WORDS = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 T = TypeVar("T")
 
 
@@ -70,7 +71,9 @@ def _from_file(path: Path, config: str) -> Iterator[tuple[str, tuple[str, object
     try:
         content = tomllib.loads(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise StartupError(f"{config}: cannot read {path}: {error}", hint="give the path of a readable TOML file") from error
+        raise StartupError(
+            f"{config}: cannot read {path}: {error}", hint="give the path of a readable TOML file"
+        ) from error
     return _flatten(content, path)
 
 
@@ -83,7 +86,8 @@ def _flatten(table: Mapping[str, Any], path: Path, prefix: str = "") -> Iterator
 
 
 def _build(cls: type[T], values: Mapping[str, tuple[str, object]], prefix: str) -> T:
-    hints, arguments = typing.get_type_hints(cls), {}
+    hints = typing.get_type_hints(cls)
+    arguments: dict[str, Any] = {}
     for field in dataclasses.fields(typing.cast(Any, cls)):
         key, hint = f"{prefix}{field.name}", hints[field.name]
         if dataclasses.is_dataclass(hint):
@@ -121,10 +125,10 @@ def _convert(value: object, hint: Any, source: str) -> Any:
 
 def _scalar(value: object, hint: Any) -> object:
     if hint is bool:
-        words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
-        if str(value).lower() not in words:
+        word = str(value).lower()
+        if word not in TRUE_WORDS + FALSE_WORDS:
             raise ValueError
-        return words[str(value).lower()]
+        return word in TRUE_WORDS
     if hint is int and not isinstance(value, str | int):
         raise TypeError
     if hint is float and str(value).lower().strip("+-") == "nan":

@@ -26,9 +26,7 @@ class Observe(Hook):
     def __init__(self, registry: CollectorRegistry, log_calls: CallLog) -> None:
         self._log_calls = log_calls
         self._log = structlog.get_logger()
-        self._calls = Counter(
-            "trivium_calls", "Calls that ended.", ("method", "code", "reason"), registry=registry
-        )
+        self._calls = Counter("trivium_calls", "Calls that ended.", ("method", "code", "reason"), registry=registry)
         self._seconds = Histogram(
             "trivium_call_seconds", "Time from acceptance to status.", ("method",), buckets=BUCKETS, registry=registry
         )

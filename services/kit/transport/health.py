@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import ClassVar
+from typing import Any, ClassVar, cast
 
 from google.protobuf.descriptor import ServiceDescriptor
 from grpc_health.v1 import health_pb2
@@ -18,12 +18,17 @@ STARTUP, READINESS, LIVENESS = "startup", "readiness", "liveness"
 
 
 class Health:
-    """Which names are SERVING. A name is "", a gRPC service, `model/NAME`, `model/NAME/VERSION` or one of the probes."""
+    """Which names are SERVING: "", gRPC services, `model/NAME`, `model/NAME/VERSION` and the three probes."""
 
-    service: ClassVar[ServiceDescriptor] = health_pb2.DESCRIPTOR.services_by_name["Health"]
+    service: ClassVar[ServiceDescriptor] = cast(Any, health_pb2.DESCRIPTOR).services_by_name["Health"]
 
     def __init__(self) -> None:
-        self._status: dict[str, int] = {LIVENESS: SERVING, STARTUP: NOT_SERVING, READINESS: NOT_SERVING, "": NOT_SERVING}
+        self._status: dict[str, Any] = {
+            LIVENESS: SERVING,
+            STARTUP: NOT_SERVING,
+            READINESS: NOT_SERVING,
+            "": NOT_SERVING,
+        }
         self._changed = asyncio.Event()
         self._closed = False
 
@@ -35,6 +40,10 @@ class Health:
         """Declares all names that begin with `prefix`; those of them not given are unknown from now on."""
         self._status = {name: status for name, status in self._status.items() if not name.startswith(prefix)}
         self._change({name: SERVING if ready else NOT_SERVING for name, ready in serving.items()})
+
+    def serving(self, name: str) -> bool:
+        """Whether `name` is known and SERVING."""
+        return bool(self._status.get(name) == SERVING)
 
     def leave(self) -> None:
         """Everything but startup and liveness becomes NOT_SERVING."""
@@ -65,7 +74,7 @@ class Health:
                 yield Response(status=status)
             await changed.wait()
 
-    def _change(self, changes: dict[str, int]) -> None:
+    def _change(self, changes: dict[str, Any]) -> None:
         self._status.update(changes)
         self._changed.set()
         self._changed = asyncio.Event()

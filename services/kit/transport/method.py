@@ -67,9 +67,8 @@ def merged(tables: Iterable[Mapping[str, Method]]) -> dict[str, Method]:
 def unknown_method(path: str) -> Method:
     """What answers a path that nothing serves."""
 
-    async def refuse(requests: AsyncIterator[bytes], call: Call) -> AsyncIterator[bytes]:
+    def refuse(requests: AsyncIterator[bytes], call: Call) -> AsyncIterator[bytes]:
         raise UnknownMethod(f"nothing here serves {path[:200]}", method=path)
-        yield b""
 
     return raw("unknown", refuse, request_streaming=True, response_streaming=True)
 
@@ -87,7 +86,7 @@ def _method(path: str, found: MethodDescriptor, handler: Callable[[Any, Call], A
             return message_class.FromString(data)
         except (DecodeError, UnicodeDecodeError) as error:
             name = found.input_type.full_name
-            raise MalformedRequest(f"the {len(data)} bytes of the request are no {name}", message=name) from error
+            raise MalformedRequest(f"the {len(data)} bytes of the request are no {name}", type=name) from error
 
     return Method(path, found.client_streaming, found.server_streaming, handler, parse, _serialize)
 

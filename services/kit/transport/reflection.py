@@ -6,7 +6,7 @@ serve both. Source: grpc/reflection/v1/reflection.proto.
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar, Literal, cast
 
 from google.protobuf.descriptor import FileDescriptor, ServiceDescriptor
 from google.protobuf.descriptor_pool import DescriptorPool
@@ -29,7 +29,7 @@ class Reflection:
         names: the full names of the services served now.
     """
 
-    service: ClassVar[ServiceDescriptor] = messages.DESCRIPTOR.services_by_name["ServerReflection"]
+    service: ClassVar[ServiceDescriptor] = cast(Any, messages.DESCRIPTOR).services_by_name["ServerReflection"]
 
     def __init__(self, pool: DescriptorPool, names: Callable[[], Iterable[str]]) -> None:
         self.pool, self._names = pool, names
@@ -69,7 +69,8 @@ class Reflection:
                 case "file_containing_extension":
                     wanted = request.file_containing_extension
                     message = self.pool.FindMessageTypeByName(wanted.containing_type)
-                    _add_files(response, self.pool.FindExtensionByNumber(message, wanted.extension_number).file)
+                    extension: Any = self.pool.FindExtensionByNumber(message, wanted.extension_number)
+                    _add_files(response, extension.file)
                 case "all_extension_numbers_of_type":
                     message = self.pool.FindMessageTypeByName(request.all_extension_numbers_of_type)
                     numbers = response.all_extension_numbers_response
@@ -109,7 +110,7 @@ def _dependencies(file: FileDescriptor) -> Sequence[FileDescriptor]:
 
 
 async def _next_unless(
-    requests: AsyncIterator[messages.ServerReflectionRequest], closing: "asyncio.Future[bool]"
+    requests: AsyncIterator[messages.ServerReflectionRequest], closing: "asyncio.Future[Literal[True]]"
 ) -> messages.ServerReflectionRequest | None:
     """The next request; None if the caller is done or `closing` comes first."""
     following = asyncio.ensure_future(anext(requests, None))

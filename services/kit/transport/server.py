@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import grpc
 from google.rpc import status_pb2
@@ -23,6 +23,9 @@ DETAILS_KEY = "grpc-status-details-bin"
 STATUS_CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 Lookup = Callable[[str], Method]
+if TYPE_CHECKING:  # generic in the stubs only
+    Context = grpc.aio.ServicerContext[bytes, bytes]
+    Handler = grpc.RpcMethodHandler[bytes, bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,7 @@ class ServerLimits:
     max_message_bytes: int = 64 * 1024 * 1024
     unary_timeout_s: float = 60.0  # for a unary call that brings no deadline
     stream_idle_s: float = 300.0  # longest silence of a caller that streams
+    max_calls: int = 2048  # in flight; the next one is refused with QUEUE_FULL
 
 
 class GrpcServer:
@@ -41,7 +45,7 @@ class GrpcServer:
         self._lookup, self._hooks, self._limits = lookup, hooks, limits
         self._server = grpc.aio.server(options=_options(limits))
         self._server.add_generic_rpc_handlers((_Handlers(self._handler),))
-        self._cache: dict[str, tuple[Method, grpc.RpcMethodHandler]] = {}
+        self._cache: dict[str, tuple[Method, Handler]] = {}
         self.port = 0
 
     async def start(self, host: str, port: int) -> None:
@@ -63,16 +67,16 @@ class GrpcServer:
         """Refuses new calls at once and cuts those off that have not ended after `grace_s` seconds."""
         await self._server.stop(grace_s)
 
-    def _handler(self, path: str) -> grpc.RpcMethodHandler:
+    def _handler(self, path: str) -> "Handler":
         method = self._lookup(path)
         known, handler = self._cache.get(path, (None, None))
-        if known is not method:
+        if handler is None or known is not method:
             handler = self._new_handler(method)
             if method.path == path:  # not for the paths that callers make up: there is no end of them
                 self._cache[path] = (method, handler)
         return handler
 
-    def _new_handler(self, method: Method) -> grpc.RpcMethodHandler:
+    def _new_handler(self, method: Method) -> "Handler":
         runner = _Runner(method, self._hooks, self._limits)
         if method.request_streaming:
             return (
@@ -87,11 +91,11 @@ class GrpcServer:
         )
 
 
-class _Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]
-    def __init__(self, find: Callable[[str], grpc.RpcMethodHandler]) -> None:
+class _Handlers(grpc.GenericRpcHandler):
+    def __init__(self, find: "Callable[[str], Handler]") -> None:
         self._find = find
 
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> "Handler":
         return self._find(handler_call_details.method)
 
 
@@ -103,34 +107,33 @@ class _Runner:
     def __init__(self, method: Method, hooks: Sequence[Hook], limits: ServerLimits) -> None:
         self.method, self._hooks, self._limits = method, hooks, limits
 
-    async def unary_unary(self, data: bytes, context: grpc.aio.ServicerContext) -> bytes:
+    async def unary_unary(self, data: bytes, context: "Context") -> bytes:
         call = self._call(context, self._limits.unary_timeout_s)
-        return await self._run(call, context, self._unary_work(data, call))
+        return cast(bytes, await self._run(call, context, self._unary_work(data, call)))
 
-    async def stream_unary(self, messages: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> bytes:
+    async def stream_unary(self, messages: AsyncIterator[bytes], context: "Context") -> bytes:
         call = self._call(context, None)
-        return await self._run(call, context, self._unary_work(self._requests(messages), call, parsed=True))
+        work = self._unary_work(self._requests(messages), call, parsed=True)
+        return cast(bytes, await self._run(call, context, work))
 
-    async def unary_stream(self, data: bytes, context: grpc.aio.ServicerContext) -> None:
+    async def unary_stream(self, data: bytes, context: "Context") -> None:
         call = self._call(context, None)
         await self._run(call, context, self._stream_work(data, call, context))
 
-    async def stream_stream(self, messages: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> None:
+    async def stream_stream(self, messages: AsyncIterator[bytes], context: "Context") -> None:
         call = self._call(context, None)
         await self._run(call, context, self._stream_work(self._requests(messages), call, context, parsed=True))
 
-    def _call(self, context: grpc.aio.ServicerContext, default_timeout_s: float | None) -> Call:
+    def _call(self, context: "Context", default_timeout_s: float | None) -> Call:
         remaining_s = context.time_remaining()
         timeout_s = default_timeout_s if remaining_s is None else remaining_s
-        return Call(self.method.path, Deadline.after(timeout_s), context.invocation_metadata() or ())
+        return Call(self.method.path, Deadline.after(timeout_s), tuple(context.invocation_metadata() or ()))
 
     async def _unary_work(self, request: Any, call: Call, *, parsed: bool = False) -> bytes:
         request = request if parsed else self.method.parse(request)
         return self.method.serialize(await self.method.handler(request, call))
 
-    async def _stream_work(
-        self, request: Any, call: Call, context: grpc.aio.ServicerContext, *, parsed: bool = False
-    ) -> None:
+    async def _stream_work(self, request: Any, call: Call, context: "Context", *, parsed: bool = False) -> None:
         request = request if parsed else self.method.parse(request)
         async with contextlib.aclosing(self.method.handler(request, call)) as responses:
             async for response in responses:
@@ -149,9 +152,10 @@ class _Runner:
                 raise DeadlineExpired(f"no message came for {idle_s:g} s", limit=f"{idle_s:g}") from None
             yield self.method.parse(data)
 
-    async def _run(self, call: Call, context: grpc.aio.ServicerContext, work: Any) -> Any:
+    async def _run(self, call: Call, context: "Context", work: Any) -> Any:
         """The hooks around `work`, then the call's status and trailers."""
-        started, error, result = 0, None, None
+        started, result = 0, None
+        error: BaseException | None = None
         try:
             for hook in self._hooks:
                 hook.start(call)
@@ -185,9 +189,7 @@ def _expired() -> DeadlineExpired:
     return DeadlineExpired("the deadline passed while the call was queued or running")
 
 
-async def _abort(
-    context: grpc.aio.ServicerContext, status: status_pb2.Status, trailers: Sequence[tuple[str, str | bytes]]
-) -> None:
+async def _abort(context: "Context", status: status_pb2.Status, trailers: Sequence[tuple[str, str | bytes]]) -> None:
     metadata = [pair for pair in trailers if pair[0] != DETAILS_KEY]
     if status.details:
         metadata.append((DETAILS_KEY, status.SerializeToString()))

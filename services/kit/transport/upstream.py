@@ -61,7 +61,7 @@ class Upstream:
     def __init__(self, target: str, settings: UpstreamSettings) -> None:
         self.target = target
         self._channel = grpc.aio.insecure_channel(target, options=_options(settings))
-        self._unary: dict[str, grpc.aio.UnaryUnaryMultiCallable] = {}
+        self._unary: dict[str, grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]] = {}
 
     async def unary(self, path: str, request: bytes, metadata: Metadata, deadline: Deadline) -> Reply:
         """The reply to one message.
@@ -77,23 +77,29 @@ class Upstream:
         call = method(request, timeout=deadline.timeout_s(), metadata=metadata)
         try:
             message = await call
-            return Reply(message, await call.initial_metadata(), await call.trailing_metadata())
+            return Reply(message, tuple(await call.initial_metadata()), tuple(await call.trailing_metadata()))
         except grpc.aio.AioRpcError as error:
             raise _failure(error) from None
 
     async def stream(
-        self, path: str, requests: AsyncIterator[bytes], metadata: Metadata, deadline: Deadline, trailers: list[tuple[str, str | bytes]]
+        self,
+        path: str,
+        requests: AsyncIterator[bytes],
+        metadata: Metadata,
+        deadline: Deadline,
+        trailers: list[tuple[str, str | bytes]],
     ) -> AsyncIterator[bytes]:
         """Each message that the instance sends; its trailing metadata is added to `trailers` at the end.
 
         Raises:
             CallFailed: the call ended with a status other than OK.
         """
-        call = self._channel.stream_stream(path)(requests, timeout=deadline.timeout_s(), metadata=metadata)
+        method: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = self._channel.stream_stream(path)
+        call = method(requests, timeout=deadline.timeout_s(), metadata=metadata)
         try:
             async for message in call:
                 yield message
-            trailers.extend(await call.trailing_metadata())
+            trailers.extend(tuple(await call.trailing_metadata()))
         except grpc.aio.AioRpcError as error:
             raise _failure(error) from None
         finally:

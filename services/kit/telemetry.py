@@ -1,0 +1,76 @@
+"""Logs and metrics of a process: one structured line an event, one Prometheus registry."""
+
+import logging
+import platform
+import sys
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any, Literal
+
+import structlog
+from prometheus_client import CollectorRegistry, GCCollector, Info, ProcessCollector
+
+from services.kit.hooks.observe import CallLog
+
+
+@dataclass(frozen=True, slots=True)
+class LogSettings:
+    """What is written to standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "text", "json"] = "auto"  # auto: text on a terminal, else JSON
+    calls: CallLog = "all"  # a line for every call, for the failed ones or for none
+
+
+def configure_logs(settings: LogSettings, **context: str) -> None:
+    """Sends structlog's events and those of libraries to standard error, each with `context` (component, instance)."""
+    text = settings.format == "text" or (settings.format == "auto" and sys.stderr.isatty())
+    level = logging.getLevelNamesMapping()[settings.level.upper()]
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _adds(context),
+    ]
+    rendered: list[Any] = (
+        [structlog.dev.ConsoleRenderer()]
+        if text
+        else [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer(ensure_ascii=False)]
+    )
+    structlog.configure(
+        processors=[*shared, *rendered],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendered],
+        )
+    )
+    logging.basicConfig(level=max(level, logging.WARNING), handlers=[handler], force=True)
+
+
+def new_registry(component: str, instance: str) -> CollectorRegistry:
+    """A registry with what every process exposes: its build, CPU, memory, files and garbage collections."""
+    registry = CollectorRegistry(auto_describe=True)
+    ProcessCollector(registry=registry)
+    GCCollector(registry=registry)
+    Info("trivium_build", "Who this process is.", registry=registry).info(
+        {"component": component, "instance": instance, "version": version(), "python": platform.python_version()}
+    )
+    return registry
+
+
+def version() -> str:
+    """The suite's version."""
+    return metadata.version("trivium-suite")
+
+
+def _adds(context: dict[str, str]) -> Any:
+    def add(logger: object, name: str, event: dict[str, Any]) -> dict[str, Any]:
+        return {**event, **context}
+
+    return add
