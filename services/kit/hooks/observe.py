@@ -11,6 +11,7 @@ from services.kit.call import Call
 from services.kit.errors import error_info
 from services.kit.hooks.base import Hook
 
+PROBES = "/grpc."  # health and reflection: asked every second, and no news while they succeed
 CallLog = Literal["all", "failed", "none"]
 
 # Seconds; from a tiny model on a fast machine to a long generation.
@@ -50,8 +51,13 @@ class Observe(Hook):
         self._seconds.labels(call.method).observe(seconds)
         for stage, spent in call.stages.items():
             self._stage_seconds.labels(call.method, stage).observe(spent)
-        if self._log_calls == "all" or (self._log_calls == "failed" and call.status is not None):
+        if self._is_logged(call):
             self._write(call, code, reason, seconds)
+
+    def _is_logged(self, call: Call) -> bool:
+        if call.status is not None:
+            return self._log_calls != "none"
+        return self._log_calls == "all" and not call.method.startswith(PROBES)
 
     def _write(self, call: Call, code: str, reason: str, seconds: float) -> None:
         ours = call.status is not None and call.status.code in OURS
