@@ -37,7 +37,7 @@ async def connect(settings: ConsulSettings) -> AsyncIterator[consul.aio.Consul]:
     Raises:
         StartupError: the address is no URL and no host:port.
     """
-    scheme, host, port = _parse(settings.address)
+    scheme, host, port = parse_address(settings.address)
     client = consul.aio.Consul(host, port, scheme=scheme, connections_limit=100, connections_timeout=settings.timeout_s)
     if settings.token:
         client.token = settings.token  # the constructor prefers the environment to its argument
@@ -52,7 +52,8 @@ def consul_service(package: str) -> str:
     return package.replace(".", "-")
 
 
-def _parse(address: str) -> tuple[str, str, int]:
+def parse_address(address: str) -> tuple[str, str, int]:
+    """Scheme, host and port of the agent."""
     parts = urlsplit(address if "//" in address else f"http://{address}")
     try:
         port = parts.port

@@ -82,7 +82,7 @@ class Watcher:
 
     async def _watch_service(self, name: str) -> None:
         def on_entries(entries: Sequence[Mapping[str, Any]] | None) -> None:
-            self._on_change(name, tuple(_instance(entry) for entry in entries or ()))
+            self._on_change(name, tuple(instance_of(entry) for entry in entries or ()))
             self._pending.discard(name)
             self._settle()
 
@@ -138,7 +138,8 @@ def _indexed(response: Any) -> tuple[int, Any]:
         raise consul.ConsulException(f"no answer of a Consul agent: {response.body[:200]!r}") from error
 
 
-def _instance(entry: Mapping[str, Any]) -> Instance:
+def instance_of(entry: Mapping[str, Any]) -> Instance:
+    """The instance in one entry of /v1/health/service/NAME."""
     service = entry["Service"]
     return Instance(
         service=service["Service"],

@@ -1,0 +1,91 @@
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from services.kit.errors import StartupError
+from services.kit.process import ProcessSettings
+from services.kit.settings import keys, load, setting, variable
+
+
+@dataclass(frozen=True, slots=True)
+class Batcher:
+    max_batch: int = setting(16, low=1)
+    max_wait_ms: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    device: Literal["auto", "cpu"] = "auto"
+    bundles_dir: tuple[Path, ...] = ()
+    health_port: int | None = None
+    verbose: bool = False
+    batcher: Batcher = field(default_factory=Batcher)
+
+
+def test_nothing_set_gives_the_defaults() -> None:
+    assert load(Example, "vision", {}) == Example()
+
+
+def test_the_environment_overrides_the_file_and_the_file_the_defaults(tmp_path: Path) -> None:
+    config = tmp_path / "vision.toml"
+    config.write_text('device = "cpu"\n[batcher]\nmax_batch = 4\nmax_wait_ms = 1.5\n')
+    environ = {"TRIVIUM_VISION__CONFIG": str(config), "TRIVIUM_VISION__BATCHER__MAX_BATCH": "8"}
+    assert load(Example, "vision", environ) == Example(device="cpu", batcher=Batcher(8, 1.5))
+
+
+def test_other_components_settings_are_not_ours() -> None:
+    assert load(Example, "vision", {"TRIVIUM_GATEWAY__NONSENSE": "1", "PATH": "/bin"}) == Example()
+
+
+def test_every_type_is_read_from_text() -> None:
+    environ = {
+        "TRIVIUM_VISION__BUNDLES_DIR": "/a:/b with space:",
+        "TRIVIUM_VISION__HEALTH_PORT": "9000",
+        "TRIVIUM_VISION__VERBOSE": "On",
+    }
+    loaded = load(Example, "vision", environ)
+    assert loaded.bundles_dir == (Path("/a"), Path("/b with space"))
+    assert loaded.health_port == 9000
+    assert loaded.verbose is True
+    assert load(Example, "vision", {"TRIVIUM_VISION__HEALTH_PORT": ""}).health_port is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("BATCHR__MAX_BATCH", "8", "TRIVIUM_VISION__BATCHER__MAX_BATCH"),
+        ("NONSENSE", "8", "known:"),
+        ("BATCHER__MAX_BATCH", "0", "[1,"),
+        ("BATCHER__MAX_BATCH", "many", "int"),
+        ("BATCHER__MAX_WAIT_MS", "nan", "float"),
+        ("DEVICE", "tpu", "auto, cpu"),
+        ("VERBOSE", "maybe", "bool"),
+        ("CONFIG", "/nowhere.toml", "readable"),
+    ],
+)
+def test_a_mistake_stops_the_start_and_says_what_to_do(name: str, value: str, says: str) -> None:
+    with pytest.raises(StartupError) as caught:
+        load(Example, "vision", {f"TRIVIUM_VISION__{name}": value})
+    assert name in str(caught.value)
+    assert says in caught.value.hint
+
+
+def test_a_mistake_in_the_file_names_the_file(tmp_path: Path) -> None:
+    config = tmp_path / "vision.toml"
+    config.write_text("[batcher]\nmax_bach = 4\n")
+    with pytest.raises(StartupError, match=r"batcher\.max_bach in .*vision\.toml"):
+        load(Example, "vision", {"TRIVIUM_VISION__CONFIG": str(config)})
+
+
+def test_every_process_setting_has_a_variable() -> None:
+    names = {variable("gateway", key) for key in keys(ProcessSettings)}
+    for expected in ("HOST", "GRPC_PORT", "HTTP_PORT", "HEALTH_PORT", "ADVERTISE_ADDRESS", "CONSUL__ADDRESS"):
+        assert f"TRIVIUM_GATEWAY__{expected}" in names
+
+
+def test_listening_everywhere_needs_an_address_to_advertise() -> None:
+    with pytest.raises(StartupError, match="ADVERTISE_ADDRESS"):
+        ProcessSettings(host="0.0.0.0").advertised_host()
+    assert ProcessSettings(host="0.0.0.0", advertise_address="10.0.0.7").advertised_host() == "10.0.0.7"
