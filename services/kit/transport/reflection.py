@@ -87,7 +87,13 @@ class Reflection:
     def _file_of(self, symbol: str) -> FileDescriptor:
         if symbol == NAMES[0]:  # v1's own service: the file of its twin describes it
             symbol = NAMES[1]
-        return self.pool.FindFileContainingSymbol(symbol)
+        try:
+            return self.pool.FindFileContainingSymbol(symbol)
+        except KeyError:  # the pool knows no methods: ask for the method's service
+            service, _, method = symbol.rpartition(".")
+            if method not in self.pool.FindServiceByName(service).methods_by_name:
+                raise
+            return self.pool.FindFileContainingSymbol(service)
 
 
 def _add_files(response: messages.ServerReflectionResponse, file: FileDescriptor) -> None:
