@@ -60,7 +60,7 @@ class Echo:
 class Running:
     """A server with an Echo, and a channel to it."""
 
-    def __init__(self, server: Server, echo: Echo, channel: grpc.aio.Channel) -> None:
+    def __init__(self, server: Server, echo: Echo, channel: Any) -> None:
         self.server, self.echo, self.channel = server, echo, channel
 
     async def classify(self, image: bytes, **options: Any) -> str:

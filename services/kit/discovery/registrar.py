@@ -141,5 +141,5 @@ class Registration:
         except FAILURES as error:
             self._errors.inc()
             self._registered.set(0)
-            self._log.warning("consul_call_failed", error=repr(error))
+            self._log.warning("consul_call_failed", error=f"{type(error).__name__}: {error}")
             return None

@@ -102,7 +102,7 @@ class Watcher:
             except FAILURES as error:
                 self._errors.inc()
                 self._connected.set(0)
-                self._log.warning("consul_watch_failed", path=path, error=repr(error))
+                self._log.warning("consul_watch_failed", path=path, error=f"{type(error).__name__}: {error}")
                 index = 0  # an index never outlives an error: it may be from before a wipe
                 await asyncio.sleep(backoff_s * random.uniform(0.5, 1.5))
                 backoff_s = min(backoff_s * 2, LONGEST_BACKOFF_S)

@@ -1,0 +1,1 @@
+"""A fourth service: one folder and one proto, and no line about it anywhere else."""
