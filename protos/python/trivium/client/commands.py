@@ -1,0 +1,204 @@
+"""The subcommands of `trivium` that ask a server: classify, models, health."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import grpc
+
+from trivium.client.client import DEFAULT_ADDRESS, Client
+from trivium.client.errors import TriviumCallError
+from trivium.client.output import as_json, complain, table
+from trivium.client.results import Classification, Model
+
+Command = TypeVar("Command", bound=Callable[..., None])
+
+SOME_FAILED, UNREACHABLE = 1, 3  # exit codes; click's own 2 is wrong usage
+
+
+def server_options(command: Command) -> Command:
+    """The options of every command that asks a server."""
+    address = click.option(
+        "--address", envvar="TRIVIUM_ADDRESS", default=DEFAULT_ADDRESS, show_default=True, help="Server, host:port."
+    )
+    timeout = click.option(
+        "--timeout",
+        "timeout_s",
+        type=click.FloatRange(min=0.001),
+        default=10.0,
+        show_default=True,
+        help="Seconds a call may take.",
+    )
+    as_document = click.option("--json", "as_document", is_flag=True, help="Print JSON.")
+    return address(timeout(as_document(command)))
+
+
+@click.command()
+@click.argument("images", nargs=-1, required=True)
+@click.option("--model", default="", help="NAME, NAME:VERSION or NAME@LABEL.  [default: the service's]")
+@click.option(
+    "--top-k", type=click.IntRange(1, 100), default=None, help="Classes to print for each image.  [default: 1]"
+)
+@server_options
+def classify(
+    images: tuple[str, ...], model: str, top_k: int | None, as_document: bool, timeout_s: float, address: str
+) -> None:
+    """Says what is on each of the IMAGES: files, or - for standard input.
+
+    Exits with 0 if all were classified, 1 if some could not be, 3 if no server answered.
+    """
+    answers = []
+    with connection(address, timeout_s) as client:
+        for name in images:
+            answers.append(_classify(client, name, model, top_k or 1))
+    if as_document:
+        as_json([answer for _, _, answer in answers])
+    else:
+        rows = [row for _, rows, _ in answers for row in rows]
+        if rows:
+            table(("file", "label", "probability", "model", "ms"), rows)
+    sys.exit(0 if all(succeeded for succeeded, _, _ in answers) else SOME_FAILED)
+
+
+def _classify(
+    client: Client, name: str, model: str, top_k: int
+) -> tuple[bool, Sequence[Sequence[str]], dict[str, Any]]:
+    """Whether one image was classified, its lines of the table and its JSON object."""
+    started = time.perf_counter()
+    try:
+        image = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+        answer = client.classify(image, model, top_k)
+    except OSError as error:
+        complain(f"{name}: {error.strerror or error}")
+        return False, (), {"file": name, "error": {"code": "", "reason": "", "message": error.strerror or str(error)}}
+    except TriviumCallError as error:
+        if silent(error):
+            raise
+        complain(f"{name}: {error}", advice(error))
+        return False, (), {"file": name, "error": failure(error)}
+    ms = (time.perf_counter() - started) * 1e3
+    return True, _rows(name, answer, ms), {"file": name, **asdict(answer), "ms": round(ms, 3)}
+
+
+def _rows(name: str, answer: Classification, ms: float) -> list[tuple[str, ...]]:
+    """One line for each class; what holds for all of them stands in every line, so that each can be read alone."""
+    served = f"{answer.model}:{answer.version}"
+    return [(name, found.label, f"{found.probability:.4f}", served, f"{ms:.1f}") for found in answer.classes]
+
+
+@click.command()
+@click.argument("name", default="")
+@server_options
+def models(name: str, as_document: bool, timeout_s: float, address: str) -> None:
+    """Lists the models, or describes the one called NAME (or NAME:VERSION, NAME@LABEL)."""
+    with connection(address, timeout_s) as client:
+        if name:
+            _describe(client.model(name), as_document)
+            return
+        found = client.models()
+    if as_document:
+        as_json([asdict(model) for model in found])
+    else:
+        table(("model", "service", "task", "state", "default", "labels"), [_line(model) for model in found])
+
+
+def _line(model: Model) -> tuple[str, ...]:
+    state = "ready" if model.ready else "unloaded"
+    default = "yes" if model.is_default else ""
+    return f"{model.name}:{model.version}", model.service, model.task, state, default, ", ".join(model.labels)
+
+
+def _describe(model: Model, as_document: bool) -> None:
+    if as_document:
+        as_json(asdict(model))
+        return
+    _, service, task, state, default, labels = _line(model)
+    rows = [("model", f"{model.name}:{model.version}"), ("description", model.description), ("service", service)]
+    rows += [("task", task), ("state", state), ("default", default or "no"), ("labels", labels)]
+    for kind, tensors in (("input", model.inputs), ("output", model.outputs)):
+        rows += [(kind, f"{tensor.name} {tensor.datatype} {list(tensor.shape)}") for tensor in tensors]
+    rows += [("classes", ", ".join(model.classes)), ("digest", model.digest)]
+    rows += [(key, _text(value)) for key, value in model.card.items()]
+    table(("field", "value"), [row for row in rows if row[1]])
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_text(item)}" for key, item in value.items())
+    return ", ".join(_text(item) for item in value) if isinstance(value, list) else str(value)
+
+
+@click.command()
+@click.argument("name", default="")
+@server_options
+def health(name: str, as_document: bool, timeout_s: float, address: str) -> None:
+    """Says whether the server, or NAME, is serving. NAME: model/NAME, model/NAME/VERSION, readiness or a gRPC service.
+
+    Exits with 0 if it is serving and 1 if not.
+    """
+    with connection(address, timeout_s) as client:
+        status = _status(client, name)
+    if as_document:
+        as_json({"name": name, "status": status})
+    else:
+        click.echo(f"{name or address}: {status}")
+    sys.exit(0 if status == "SERVING" else 1)
+
+
+def _status(client: Client, name: str) -> str:
+    try:
+        return "SERVING" if client.health(name) else "NOT_SERVING"
+    except TriviumCallError as error:
+        if error.code is not grpc.StatusCode.NOT_FOUND:
+            raise
+        return "SERVICE_UNKNOWN"
+
+
+@contextmanager
+def connection(address: str, timeout_s: float) -> Iterator[Client]:
+    """A client for one command; a call that fails ends the command with words for people."""
+    try:
+        client = Client(address, timeout_s=timeout_s)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    with client:
+        try:
+            yield client
+        except TriviumCallError as error:
+            complain(*explain(error, address, timeout_s))
+            sys.exit(UNREACHABLE if silent(error) else SOME_FAILED)
+
+
+def silent(error: TriviumCallError) -> bool:
+    """Whether no server said anything: nobody listens, or nothing came back in time."""
+    return error.unreachable or (error.code is grpc.StatusCode.DEADLINE_EXCEEDED and not error.reason)
+
+
+def explain(error: TriviumCallError, address: str, timeout_s: float) -> tuple[str, str]:
+    """What went wrong, and what to do about it."""
+    if error.unreachable:
+        return f"nothing answers at {address}", "start it with `make run`, or name another server with --address"
+    if silent(error):
+        return f"no answer from {address} within {timeout_s:g} s", "give it longer with --timeout"
+    return str(error), advice(error)
+
+
+def advice(error: TriviumCallError) -> str:
+    """What to do about a failure that the server explained; empty where its own words say it."""
+    return "`trivium models` lists the models" if error.reason == "MODEL_NOT_FOUND" else ""
+
+
+def failure(error: TriviumCallError) -> dict[str, Any]:
+    """The error as JSON."""
+    return {
+        "code": error.code.name,
+        "reason": error.reason,
+        "message": error.message,
+        "metadata": dict(error.metadata),
+        "retry_after_s": error.retry_after_s,
+    }

@@ -1,0 +1,145 @@
+"""What the SDK's calls return: frozen dataclasses, made from messages and trailing metadata."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from trivium.common.v1 import model_pb2
+from trivium.vision.v1 import vision_pb2
+
+Trailers = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """Who answered a call and where its time went, from the trailing metadata."""
+
+    model: str = ""  # name of the bundle
+    version: int = 0
+    instance: str = ""  # the process that answered
+    queue_us: int | None = None  # microseconds that it waited for the engine
+    compute_us: int | None = None  # microseconds that the engine took for its whole batch
+    batch_size: int | None = None  # items computed together
+    attempts: int | None = None  # instances that the gateway asked, the last one included
+
+    @classmethod
+    def of(cls, trailers: Trailers) -> "Served":
+        """What the trailing metadata says; what it does not say keeps its default."""
+        return cls(
+            model=trailers.get("trivium-model", ""),
+            version=_number(trailers, "trivium-version") or 0,
+            instance=trailers.get("trivium-instance", ""),
+            queue_us=_number(trailers, "trivium-queue-us"),
+            compute_us=_number(trailers, "trivium-compute-us"),
+            batch_size=_number(trailers, "trivium-batch-size"),
+            attempts=_number(trailers, "trivium-attempts"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RankedClass:
+    """One class of an answer."""
+
+    label: str
+    index: int  # in the model's output, from 0
+    probability: float  # in [0, 1]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Classification(Served):
+    """The most probable classes of one image, best first.
+
+    Answers of `classify_many` share one call, whose trailing metadata cannot speak of single images: there the fields
+    of Served keep their defaults.
+    """
+
+    classes: tuple[RankedClass, ...]
+
+    @property
+    def label(self) -> str:
+        """The most probable class."""
+        return self.classes[0].label
+
+    @property
+    def probability(self) -> float:
+        """The probability of the most probable class, in [0, 1]."""
+        return self.classes[0].probability
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Embedding(Served):
+    """The vector of one image; its length depends on the model."""
+
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """Name, datatype and shape of a model's input or output."""
+
+    name: str
+    datatype: str  # the Open Inference Protocol's word: FP32, INT64, BYTES, ...
+    shape: tuple[int, ...]  # -1 is any size
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One version of a model."""
+
+    name: str
+    version: int
+    service: str  # "vision", "sequence" or "language"
+    task: str
+    ready: bool
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    labels: tuple[str, ...]  # version labels: "name@label" names this version
+    classes: tuple[str, ...]
+    max_batch_size: int  # 0: the first dimension is no batch
+    is_default: bool  # whether an empty model name means this one
+    digest: str
+    description: str
+    card: Mapping[str, Any]  # training data, held-out metrics, limits; empty in lists
+
+    @classmethod
+    def of(cls, info: model_pb2.ModelInfo) -> "Model":
+        """The model that the message describes."""
+        return cls(
+            name=info.name,
+            version=info.version,
+            service=info.service,
+            task=info.task,
+            ready=info.state == model_pb2.MODEL_STATE_READY,
+            inputs=tuple(Tensor(found.name, found.datatype, tuple(found.shape)) for found in info.inputs),
+            outputs=tuple(Tensor(found.name, found.datatype, tuple(found.shape)) for found in info.outputs),
+            labels=tuple(info.labels),
+            classes=tuple(info.classes),
+            max_batch_size=info.max_batch_size,
+            is_default=info.is_default,
+            digest=info.digest,
+            description=info.description,
+            card=json.loads(info.card_json) if info.card_json else {},
+        )
+
+
+def classification(message: vision_pb2.ClassifyResponse, served: Served) -> Classification:
+    """The answer to one image."""
+    return Classification(
+        classes=tuple(RankedClass(found.label, found.index, found.probability) for found in message.classes),
+        **_fields(served),
+    )
+
+
+def embedding(message: vision_pb2.EmbedResponse, served: Served) -> Embedding:
+    """The vector of one image."""
+    return Embedding(values=tuple(message.values), **_fields(served))
+
+
+def _fields(served: Served) -> dict[str, Any]:
+    return {name: getattr(served, name) for name in Served.__dataclass_fields__}
+
+
+def _number(trailers: Trailers, key: str) -> int | None:
+    value = trailers.get(key, "")
+    return int(value) if value.isascii() and value.isdigit() else None
