@@ -1,0 +1,143 @@
+"""Launcher: one run of the suite, from the first process to the last."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Coroutine
+from dataclasses import dataclass
+
+from deploy.local import demo
+from deploy.local.consul import DevConsul, find_consul
+from deploy.local.control import Refused, listening
+from deploy.local.ports import check_gateway_ports
+from deploy.local.progress import Progress
+from deploy.local.readiness import follow_gateway, follow_services
+from deploy.local.run_dir import RunDir
+from deploy.local.settings import GatewayAddress, drain_s
+from deploy.local.suite import GATEWAY, gateway_program, service_names, service_program
+from deploy.local.supervisor import Supervisor
+
+# Seconds after the order to stop at which what still runs is killed: first the gateway, then services, then Consul.
+STOP_GATEWAY_S, STOP_SERVICES_S, STOP_CONSUL_S = 6.5, 9.0, 9.5
+# Besides its drain, a process says goodbye for a second and then closes its connections.
+AFTER_DRAIN_S = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line says."""
+
+    replicas: int = 1  # instances of each service
+    cpu: bool = False  # whether services keep off the GPU
+
+
+class Launcher:
+    """Starts a suite, keeps it up and stops it."""
+
+    def __init__(self, options: Options, address: GatewayAddress, run_dir: RunDir, progress: Progress) -> None:
+        self._options, self._address, self._run_dir, self._progress = options, address, run_dir, progress
+        self._supervisor = Supervisor(run_dir, progress)
+        self._asked = asyncio.Event()  # to stop
+
+    async def run(self) -> None:
+        """Returns when it was told to stop by a signal, and everything has ended.
+
+        Raises:
+            StartupError: the suite cannot be started here; says why.
+        """
+        check_gateway_ports(self._address)
+        self._listen_to_signals()
+        try:
+            await self._until_asked(self._serve())
+        finally:
+            await self._stop()
+
+    def _listen_to_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGINT, self._interrupted)
+        loop.add_signal_handler(signal.SIGTERM, self._asked.set)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup
+            loop.add_signal_handler(signal.SIGHUP, self._asked.set)
+
+    def _interrupted(self) -> None:
+        if self._asked.is_set():
+            self._progress.problem("interrupted again: killing everything")
+            self._supervisor.kill_all()
+        self._asked.set()
+
+    async def _until_asked(self, work: Coroutine[None, None, None]) -> None:
+        """Runs `work` until it fails or a signal comes."""
+        tasks = {asyncio.create_task(work), asyncio.create_task(self._asked.wait())}
+        done, running = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        for task in done:
+            task.result()
+
+    async def _serve(self) -> None:
+        self._progress.step(f"run directory {self._run_dir.path}")
+        binary = await find_consul(self._progress)
+        consul = DevConsul.create(binary, self._run_dir.path / "consul", os.environ)
+        self._progress.step(f"starting Consul ({binary})")
+        self._supervisor.keep(consul.program)
+        self._start_components(consul.address)
+        await consul.wait_for_leader()
+        self._supervisor.keepers["consul"].mark_ready(consul.address)
+        gateway = self._supervisor.keepers[GATEWAY]
+        async with (
+            listening(self._run_dir.path, self._stop_one),
+            follow_services(self._supervisor, consul.address),
+            asyncio.TaskGroup() as tasks,
+        ):
+            tasks.create_task(follow_gateway(gateway, self._address.grpc))
+            tasks.create_task(self._announce(consul.address))
+
+    def _start_components(self, consul_address: str) -> None:
+        programs = [
+            service_program(service, number, consul_address, os.environ, cpu=self._options.cpu)
+            for service in service_names()
+            for number in range(1, self._options.replicas + 1)
+        ]
+        programs.append(gateway_program(consul_address, os.environ, self._address))
+        self._progress.step(f"starting {', '.join(program.instance for program in programs)}")
+        for program in programs:
+            self._supervisor.keep(program)
+
+    async def _announce(self, consul_address: str) -> None:
+        """Says when all of it is up, and shows that it works."""
+        for keeper in list(self._supervisor.keepers.values()):
+            await keeper.ready.wait()
+        self._progress.ready(
+            (
+                ("gRPC", self._address.grpc),
+                ("HTTP", f"http://{self._address.http}"),
+                ("Consul", f"{consul_address}/ui"),
+                ("run directory", str(self._run_dir.path)),
+            )
+        )
+        await asyncio.to_thread(demo.show, self._address.grpc, self._progress.note)
+
+    async def _stop_one(self, instance: str) -> str:
+        """What `trivium stop` asks for."""
+        keeper = self._supervisor.keepers.get(instance)
+        if keeper is None:
+            raise Refused(f"no instance is called {instance}; there are {', '.join(sorted(self._supervisor.keepers))}")
+        component = keeper.program.component
+        if component == "consul":
+            raise Refused("everything in this run needs Consul: stop the run itself (Ctrl-C)")
+        ended = await self._supervisor.stop(instance, drain_s(component, keeper.program.environment) + AFTER_DRAIN_S)
+        return f"{instance} has ended" if ended else f"{instance} did not end in time and was killed"
+
+    async def _stop(self) -> None:
+        if not self._supervisor.keepers:
+            return
+        self._progress.step("stopping; Ctrl-C once more kills everything at once")
+        await self._supervisor.stop_all(
+            (
+                (lambda program: program.component == GATEWAY, STOP_GATEWAY_S),
+                (lambda program: program.component != "consul", STOP_SERVICES_S),
+                (lambda program: True, STOP_CONSUL_S),
+            )
+        )
+        self._progress.step("everything has ended")

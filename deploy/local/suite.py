@@ -1,0 +1,49 @@
+"""The programs of a suite: which there are, what they are called and what they are told."""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from deploy.local.child import Program
+from deploy.local.settings import ROOT, GatewayAddress
+
+GATEWAY = "gateway"
+
+
+def service_names(folder: Path = ROOT / "services") -> list[str]:
+    """The services that there are: the folders that can be run as a module."""
+    return sorted(found.parent.name for found in folder.glob("*/__main__.py"))
+
+
+def service_program(
+    service: str, number: int, consul_address: str, environ: Mapping[str, str], *, cpu: bool
+) -> Program:
+    """One instance of a service, named after it and its number."""
+    instance = f"{service}-{number}"
+    told = {"INSTANCE": instance, "CONSUL__ADDRESS": consul_address}
+    if cpu:
+        told["ENGINE__DEVICE"] = "cpu"
+    return Program(service, instance, _python(f"services.{service}"), _environment(environ, service, told))
+
+
+def gateway_program(consul_address: str, environ: Mapping[str, str], address: GatewayAddress) -> Program:
+    """The gateway."""
+    told = {
+        "INSTANCE": GATEWAY,
+        "CONSUL__ADDRESS": consul_address,
+        "GRPC_PORT": str(address.grpc_port),
+        "HTTP_PORT": str(address.http_port),
+        # It leaves first, and what is behind it still needs some of the 10 s in which a run ends.
+        "DRAIN_S": environ.get("TRIVIUM_GATEWAY__DRAIN_S", "5"),
+    }
+    return Program(GATEWAY, GATEWAY, _python("gateway"), _environment(environ, GATEWAY, told))
+
+
+def _python(module: str) -> tuple[str, ...]:
+    return sys.executable, "-m", module
+
+
+def _environment(environ: Mapping[str, str], component: str, told: Mapping[str, str]) -> dict[str, str]:
+    """The launcher's own environment, and above it what this run decides."""
+    settings = {f"TRIVIUM_{component.upper()}__{key}": value for key, value in told.items()}
+    return {**environ, "PYTHONUNBUFFERED": "1", **settings}
