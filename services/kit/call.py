@@ -23,6 +23,7 @@ class Call:
     method: str  # "/trivium.vision.v1.VisionService/Classify"
     deadline: Deadline
     metadata: Metadata = ()
+    initial: list[tuple[str, str | bytes]] = field(default_factory=list)  # sent before the first answer
     trailers: list[tuple[str, str | bytes]] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
     stage: str = "admission"  # where the call is; a failure is reported with it

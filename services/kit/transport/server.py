@@ -137,6 +137,7 @@ class _Runner:
         request = request if parsed else self.method.parse(request)
         async with contextlib.aclosing(self.method.handler(request, call)) as responses:
             async for response in responses:
+                await _send_initial(call, context)
                 await context.write(self.method.serialize(response))
 
     async def _requests(self, messages: AsyncIterator[bytes]) -> AsyncIterator[Any]:
@@ -176,6 +177,7 @@ class _Runner:
         self._end(call, error, started)
         if call.status is not None:
             await _abort(context, call.status, call.trailers)
+        await _send_initial(call, context)
         if call.trailers:
             context.set_trailing_metadata(tuple(call.trailers))
         return result
@@ -187,6 +189,13 @@ class _Runner:
 
 def _expired() -> DeadlineExpired:
     return DeadlineExpired("the deadline passed while the call was queued or running")
+
+
+async def _send_initial(call: Call, context: "Context") -> None:
+    """Initial metadata goes out once, before the first message; without any the transport sends its own."""
+    if call.initial:
+        pairs, call.initial = tuple(call.initial), []
+        await context.send_initial_metadata(pairs)
 
 
 async def _abort(context: "Context", status: status_pb2.Status, trailers: Sequence[tuple[str, str | bytes]]) -> None:

@@ -88,8 +88,12 @@ class Upstream:
         metadata: Metadata,
         deadline: Deadline,
         trailers: list[tuple[str, str | bytes]],
+        initial: list[tuple[str, str | bytes]] | None = None,
     ) -> AsyncIterator[bytes]:
-        """Each message that the instance sends; its trailing metadata is added to `trailers` at the end.
+        """Each message that the instance sends.
+
+        Its initial metadata is added to `initial` before the first message, its trailing metadata to `trailers` at the
+        end.
 
         Raises:
             CallFailed: the call ended with a status other than OK.
@@ -98,6 +102,9 @@ class Upstream:
         call = method(requests, timeout=deadline.timeout_s(), metadata=metadata)
         try:
             async for message in call:
+                if initial is not None:
+                    initial.extend(tuple(await call.initial_metadata()))
+                    initial = None
                 yield message
             trailers.extend(tuple(await call.trailing_metadata()))
         except grpc.aio.AioRpcError as error:
