@@ -90,7 +90,7 @@ async def running() -> AsyncIterator[Running]:
 
 def info(error: grpc.aio.AioRpcError) -> ErrorInfo:
     metadata = dict(error.trailing_metadata() or ())
-    status = status_pb2.Status.FromString(metadata["grpc-status-details-bin"])  # type: ignore[arg-type]
+    status = status_pb2.Status.FromString(metadata["grpc-status-details-bin"])
     found = ErrorInfo()
     assert any(detail.Unpack(found) for detail in status.details)
     return found

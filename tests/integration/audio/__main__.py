@@ -1,8 +1,9 @@
 """Starts the audio service: nothing but the kit."""
 
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, ClassVar
 
+from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message_factory import GetMessageClass
 
 from services.kit import telemetry
@@ -14,7 +15,7 @@ from tests.integration.audio.messages import audio
 
 
 class AudioServicer:
-    service = audio().services_by_name["AudioService"]
+    service: ClassVar[ServiceDescriptor] = audio().services_by_name["AudioService"]
 
     async def echo(self, request: Any, call: Call) -> Any:
         return GetMessageClass(audio().message_types_by_name["EchoResponse"])(samples=request.samples)
