@@ -1,0 +1,134 @@
+"""Engine: one ONNX Runtime session, arrays to arrays, on the device that was asked for."""
+
+import ctypes
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnxruntime as ort
+import structlog
+
+from services.kit.errors import StartupError
+from services.kit.inference.bundle import Array, TensorSpec
+from services.kit.inference.datatypes import NUMPY, OF_ONNX
+from services.kit.settings import setting
+
+Device = Literal["auto", "cuda", "cpu"]
+
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """Where models run, and on how many threads."""
+
+    device: Device = "auto"  # auto: CUDA where the machine has a driver, else CPU
+    cuda_device: int = setting(0, low=0)  # which GPU
+    threads: int = setting(0, low=0)  # of one run on the CPU; 0: one for each core
+    spinning: bool = True  # threads wait busily between parts of a run: faster, unless sessions share cores
+
+
+class Engine:
+    """A loaded model. `run` is for one thread at a time: the batcher's.
+
+    Args:
+        path: of the ONNX file.
+        settings: the device and its threads.
+
+    Raises:
+        StartupError: the file is no model that this runtime can load, or the session did not get the device.
+    """
+
+    def __init__(self, path: Path, settings: EngineSettings) -> None:
+        self.device = chosen_device(settings.device)
+        started = time.monotonic()
+        self._session = _session(path, self.device, settings)
+        self.provider = self._session.get_providers()[0]
+        if self.device == "cuda" and self.provider != CUDA:
+            raise StartupError(
+                f"{path}: the session got {self.provider} instead of {CUDA}",
+                hint="install requirements/gpu.lock (CUDA and cuDNN), or set ENGINE__DEVICE=cpu",
+            )
+        self.inputs = tuple(_spec(node) for node in self._session.get_inputs())
+        self.outputs = tuple(_spec(node) for node in self._session.get_outputs())
+        # Strings live on the CPU alone and cannot be bound.
+        strings = any(spec.datatype == "BYTES" for spec in (*self.inputs, *self.outputs))
+        self._binding = self._session.io_binding() if self.device == "cuda" and not strings else None
+        structlog.get_logger().info(
+            "model_loaded", path=str(path), provider=self.provider, seconds=round(time.monotonic() - started, 3)
+        )
+
+    def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
+        """The outputs named, in that order, for inputs of the graph's dtypes and shapes. They are copies, never views.
+
+        Raises whatever the runtime raises for inputs that the graph cannot compute.
+        """
+        if self._binding is None:
+            results: list[Array] = self._session.run(list(outputs), inputs)
+            return results
+        return self._run_bound(self._binding, inputs, outputs)
+
+    def _run_bound(self, binding: Any, inputs: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
+        binding.clear_binding_inputs()
+        binding.clear_binding_outputs()
+        for name, array in inputs.items():
+            binding.bind_cpu_input(name, np.require(array, requirements="C"))
+        for name in outputs:
+            binding.bind_output(name, "cpu")
+        self._session.run_with_iobinding(binding)
+        results: list[Array] = binding.copy_outputs_to_cpu()
+        return results
+
+    def example(self, rows: int) -> dict[str, Array]:
+        """Zeros for every input, `rows` in the batch dimension and 1 in other dynamic ones."""
+        return {
+            spec.name: np.zeros(
+                [rows if axis == 0 else max(size, 1) for axis, size in enumerate(spec.shape)], NUMPY[spec.datatype]
+            )
+            for spec in self.inputs
+        }
+
+
+def chosen_device(device: Device) -> Literal["cuda", "cpu"]:
+    """What `auto` means on this machine: cuda if its driver can be loaded, else cpu."""
+    if device == "auto":
+        return "cuda" if has_cuda_driver() else "cpu"
+    if device == "cuda" and not has_cuda_driver():
+        raise StartupError(
+            "ENGINE__DEVICE is cuda, and libcuda.so.1 cannot be loaded",
+            hint="install the NVIDIA driver (in a container: the NVIDIA runtime), or set ENGINE__DEVICE=cpu",
+        )
+    return device
+
+
+def has_cuda_driver() -> bool:
+    """Whether NVIDIA's driver library loads and sees a device."""
+    try:
+        driver, count = ctypes.CDLL("libcuda.so.1"), ctypes.c_int(0)
+        return driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0
+    except OSError:
+        return False
+
+
+def _session(path: Path, device: Literal["cuda", "cpu"], settings: EngineSettings) -> Any:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = settings.threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if settings.spinning else "0")
+    providers: list[Any] = [CPU]
+    if device == "cuda":
+        ort.preload_dlls()
+        providers = [(CUDA, {"device_id": str(settings.cuda_device), "cudnn_conv_algo_search": "HEURISTIC"}), CPU]
+    try:
+        return ort.InferenceSession(path, options, providers=providers)
+    except Exception as error:  # onnxruntime's own classes share no other base
+        raise StartupError(f"{path}: {error}", hint="export the model again, or take the bundle away") from error
+
+
+def _spec(node: Any) -> TensorSpec:
+    shape = tuple(size if isinstance(size, int) else -1 for size in node.shape)
+    return TensorSpec(name=node.name, datatype=OF_ONNX.get(node.type, node.type), shape=shape)
