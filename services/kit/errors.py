@@ -26,9 +26,10 @@ Beside the tree stand UpstreamError, an instance's own answer that the gateway p
 and StartupError, which no caller ever sees: it ends a process before it is ready.
 """
 
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any, ClassVar, TypeVar
 
+import structlog
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import code_pb2, status_pb2
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
@@ -273,9 +274,16 @@ def retry_after_s(status: status_pb2.Status) -> float | None:
     return next((info.retry_delay.ToNanoseconds() / 1e9 for detail in status.details if detail.Unpack(info)), None)
 
 
-async def outcome(awaitable: Awaitable[T]) -> T | status_pb2.Status:
-    """The result, or the status of the failure: for streams in which each item may fail on its own."""
+async def outcome(awaitable: Awaitable[T], where: Callable[[], Mapping[str, str]] = dict) -> T | status_pb2.Status:
+    """The result, or the status of the failure: for streams in which each item may fail on its own.
+
+    Args:
+        where: asked after a failure for the ErrorInfo metadata that the place adds: `stage`, `instance`.
+    """
     try:
         return await awaitable
     except Exception as error:
-        return to_status(error)
+        place = where()
+        if not isinstance(error, TriviumError | UpstreamError):
+            structlog.get_logger().error("internal_error", exc_info=error, **place)
+        return to_status(error, **place)
