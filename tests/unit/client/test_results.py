@@ -1,0 +1,54 @@
+"""Results: messages and trailing metadata become plain values."""
+
+import pytest
+
+from trivium.client.results import Model, Served, Tensor, classification
+from trivium.common.v1 import classes_pb2, model_pb2
+from trivium.vision.v1 import vision_pb2
+
+
+def test_the_trailing_metadata_says_who_answered_and_where_the_time_went() -> None:
+    trailers = {
+        "trivium-model": "digits-cnn",
+        "trivium-version": "3",
+        "trivium-instance": "vision-1",
+        "trivium-queue-us": "12",
+        "trivium-compute-us": "480",
+        "trivium-batch-size": "4",
+        "trivium-attempts": "2",
+    }
+    assert Served.of(trailers) == Served(
+        model="digits-cnn", version=3, instance="vision-1", queue_us=12, compute_us=480, batch_size=4, attempts=2
+    )
+
+
+@pytest.mark.parametrize("value", ["", "-1", "x", "²"])
+def test_a_number_that_is_none_is_missing(value: str) -> None:
+    assert Served.of({"trivium-queue-us": value}).queue_us is None
+
+
+def test_a_classification_names_its_best_class() -> None:
+    message = vision_pb2.ClassifyResponse(
+        classes=[
+            classes_pb2.RankedClass(label="seven", index=7, probability=0.75),
+            classes_pb2.RankedClass(label="one", index=1, probability=0.25),
+        ]
+    )
+    answer = classification(message, Served(model="digits-cnn", version=1))
+    assert (answer.label, answer.probability, answer.model, answer.version) == ("seven", 0.75, "digits-cnn", 1)
+    assert [found.index for found in answer.classes] == [7, 1]
+
+
+def test_a_model_carries_its_tensors_and_its_card() -> None:
+    info = model_pb2.ModelInfo(
+        name="digits-cnn",
+        version=2,
+        state=model_pb2.MODEL_STATE_UNLOADED,
+        inputs=[model_pb2.TensorInfo(name="image", datatype="FP32", shape=[-1, 1, 28, 28])],
+        card_json='{"accuracy": 0.99}',
+    )
+    model = Model.of(info)
+    assert not model.ready
+    assert model.inputs == (Tensor("image", "FP32", (-1, 1, 28, 28)),)
+    assert model.card == {"accuracy": 0.99}
+    assert Model.of(model_pb2.ModelInfo(name="x")).card == {}

@@ -1,0 +1,41 @@
+"""What the environment says about a run."""
+
+from pathlib import Path
+
+import pytest
+
+from deploy.local.settings import ROOT, GatewayAddress, drain_s, run_folder
+from services.kit.errors import StartupError
+
+
+def test_the_ports_are_8001_and_8000_unless_told_otherwise() -> None:
+    assert GatewayAddress.of({}) == GatewayAddress("127.0.0.1", 8001, 8000)
+    told = {"TRIVIUM_GATEWAY__GRPC_PORT": "9001", "TRIVIUM_GATEWAY__HTTP_PORT": "9000"}
+    assert GatewayAddress.of(told) == GatewayAddress("127.0.0.1", 9001, 9000)
+
+
+def test_the_gateways_own_file_counts_and_the_environment_counts_more(tmp_path: Path) -> None:
+    config = tmp_path / "gateway.toml"
+    config.write_text('host = "0.0.0.0"\ngrpc_port = 7001\nhttp_port = 7000\n')
+    environ = {"TRIVIUM_GATEWAY__CONFIG": str(config), "TRIVIUM_GATEWAY__HTTP_PORT": "7100"}
+    address = GatewayAddress.of(environ)
+    assert (address.grpc_port, address.http_port) == (7001, 7100)
+    assert address.grpc == "127.0.0.1:7001"  # where this machine reaches every address
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "x", "-1"])
+def test_a_port_that_is_none_is_refused_by_name(port: str) -> None:
+    with pytest.raises(StartupError, match="TRIVIUM_GATEWAY__GRPC_PORT"):
+        GatewayAddress.of({"TRIVIUM_GATEWAY__GRPC_PORT": port})
+
+
+def test_the_run_directory_is_named_after_the_port_unless_told_otherwise(tmp_path: Path) -> None:
+    assert run_folder({}) == ROOT / ".run" / "8001"
+    assert run_folder({"TRIVIUM_GATEWAY__GRPC_PORT": "9001"}) == ROOT / ".run" / "9001"
+    assert run_folder({"TRIVIUM_RUN_DIR": f"{tmp_path}/a run"}) == tmp_path / "a run"
+
+
+def test_the_time_to_drain_is_the_components_own() -> None:
+    assert drain_s("vision", {"TRIVIUM_VISION__DRAIN_S": "30"}) == 30
+    assert drain_s("vision", {"TRIVIUM_VISION__DRAIN_S": "soon"}) == 8
+    assert drain_s("vision", {}) == 8
