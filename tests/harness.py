@@ -132,7 +132,7 @@ class Suite:
         self.folder, self.consul = folder, Consul(folder)
         self.instances: dict[str, tuple[Instance, ...]] = {}  # what Consul says now, by Consul service
         self._changed = asyncio.Condition()
-        self._replicas: list[Replica] = []
+        self.replicas: list[Replica] = []
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -147,7 +147,7 @@ class Suite:
                     await watcher.answered.wait()
                 yield suite
         finally:
-            for replica in suite._replicas:
+            for replica in suite.replicas:
                 replica.kill()
                 await replica.child.wait()
             await suite.consul.kill()
@@ -188,7 +188,7 @@ class Suite:
         log = self.folder / f"{name}.log"
         child = await Child.spawn(Program(component, name, command, environment), log)
         replica = Replica(component, name, child, log, http_address=f"127.0.0.1:{http_port}")
-        self._replicas.append(replica)
+        self.replicas.append(replica)
         return replica
 
     async def until(self, holds: Callable[[], bool]) -> None:
