@@ -45,18 +45,14 @@ class VisionServicer:
     async def classify(self, request: vision_pb2.ClassifyRequest, call: Call) -> vision_pb2.ClassifyResponse:
         """Ranks the classes of one image."""
         model, pipeline = self._find(request.model, classifies, "classes")
-        response, output = await self._classify(model, pipeline, request, call)
-        call.trailers.extend(model.trailers(output))
-        return response
+        return await self._classify(model, pipeline, request, call)
 
     async def embed(self, request: vision_pb2.EmbedRequest, call: Call) -> vision_pb2.EmbedResponse:
         """The embedding of one image."""
         model, pipeline = self._find(request.model, embeds, "embedding")
         output = await self._infer(model, pipeline, request.image, call)
         with call.timed("encode"):
-            response = vision_pb2.EmbedResponse(values=pipeline.embedding(output.arrays))
-        call.trailers.extend(model.trailers(output))
-        return response
+            return vision_pb2.EmbedResponse(values=pipeline.embedding(output.arrays))
 
     async def classify_stream(
         self, requests: AsyncIterator[vision_pb2.ClassifyStreamRequest], call: Call
@@ -75,18 +71,15 @@ class VisionServicer:
                 self._classify_item(model, pipeline, first.model, request, item),
                 lambda: {"stage": item.stage, "instance": self._instance},
             )
-            if isinstance(result, status_pb2.Status):
-                total.add(item, None)
-                return vision_pb2.ClassifyStreamResponse(id=request.id, error=result)
-            response, output = result
-            total.add(item, output)
-            return vision_pb2.ClassifyStreamResponse(id=request.id, result=response)
+            failed = isinstance(result, status_pb2.Status)
+            total.add(item, failed=failed)
+            return vision_pb2.ClassifyStreamResponse(id=request.id, **{"error" if failed else "result": result})
 
         images = side_by_side(_with_first(first, requests), answer, self._stream_window)
         async with contextlib.aclosing(images) as answers:
             async for response in answers:
                 yield response
-        call.trailers.extend(model.trailers(total.output))
+        call.trailers.extend(model.trailers(total.output()))
 
     async def _classify_item(
         self,
@@ -95,27 +88,26 @@ class VisionServicer:
         stream_model: str,
         request: vision_pb2.ClassifyStreamRequest,
         item: Call,
-    ) -> tuple[vision_pb2.ClassifyResponse, Output]:
+    ) -> vision_pb2.ClassifyResponse:
         _check_id(request.id)
         _check_same_model(request.model, stream_model)
         return await self._classify(model, pipeline, request, item)
 
     async def _classify(
         self, model: VisionModel, pipeline: Pipeline, request: Classifying, call: Call
-    ) -> tuple[vision_pb2.ClassifyResponse, Output]:
+    ) -> vision_pb2.ClassifyResponse:
         top_k = _top_k(request)
         output = await self._infer(model, pipeline, request.image, call)
         with call.timed("encode"):
-            return _encoded(pipeline.rank(output.arrays, top_k)), output
+            return _encoded(pipeline.rank(output.arrays, top_k))
 
     async def _infer(self, model: VisionModel, pipeline: Pipeline, image: bytes, call: Call) -> Output:
         with call.timed("decode"):
             pixels = await self._decoder.decode(image, pipeline.preprocessing, call.deadline)
             inputs = pipeline.prepare(pixels)
-        with call.timed("queue"):
-            output = await model.batcher.submit(inputs, call.deadline)
-        call.stages["queue"] -= output.compute_s  # the wait had both in it
-        call.stages["compute"] = output.compute_s
+        call.stage = "queue"
+        output = await model.batcher.submit(inputs, call.deadline)
+        model.report(output, call)
         return output
 
     def _find(self, name: str, supports: Callable[[Manifest], bool], what: str) -> tuple[VisionModel, Pipeline]:
@@ -131,29 +123,26 @@ class VisionServicer:
 
 
 class _Total:
-    """What became of a stream's images, for its trailers, its stages and its log line."""
+    """What a stream's images cost altogether, for its trailers, its stages and its log line."""
 
     def __init__(self, call: Call) -> None:
         self._call = call
-        self.output = Output({}, 0.0, 0.0, 0)  # waits and runs added up; the largest batch
+        self._largest_batch = 0
         call.fields |= {"items": 0, "failed_items": 0}
 
-    def add(self, item: Call, output: Output | None) -> None:
-        """One image more; None: it failed."""
+    def add(self, item: Call, *, failed: bool) -> None:
+        """One image more."""
+        fields, stages = self._call.fields, self._call.stages
+        fields["items"] = int(fields["items"]) + 1
+        fields["failed_items"] = int(fields["failed_items"]) + failed
+        self._largest_batch = max(self._largest_batch, int(item.fields.get("batch", 0)))
         for stage, seconds in item.stages.items():
-            self._call.stages[stage] = self._call.stages.get(stage, 0.0) + seconds
-        self._count("items" if output else "failed_items")
-        if output is not None:
-            sum_ = self.output
-            self.output = Output(
-                {},
-                sum_.queue_s + output.queue_s,
-                sum_.compute_s + output.compute_s,
-                max(sum_.batch_size, output.batch_size),
-            )
+            stages[stage] = stages.get(stage, 0.0) + seconds
 
-    def _count(self, field: str) -> None:
-        self._call.fields[field] = int(self._call.fields[field]) + 1
+    def output(self) -> Output:
+        """Waits and runs added up, and the largest batch."""
+        stages = self._call.stages
+        return Output({}, stages.get("queue", 0.0), stages.get("compute", 0.0), self._largest_batch)
 
 
 async def _with_first(

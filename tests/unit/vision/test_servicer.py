@@ -15,6 +15,7 @@ from services.kit.deadline import Deadline
 from services.kit.errors import ImageUnreadable, InvalidField, ModelNotFound, Overloaded, UnsupportedByModel, error_info
 from services.kit.inference.batcher import Output
 from services.kit.inference.manifest import ImagePreprocessing, Manifest, Postprocessing, TensorSpec
+from services.kit.inference.model import Model
 from services.kit.transport.method import methods_of
 from services.vision.pipeline import Pipeline
 from services.vision.servicer import VisionServicer
@@ -62,6 +63,8 @@ class FakeBatcher:
 
 
 class FakeModel:
+    report = Model.report
+
     def __init__(self, name: str, manifest_: Manifest) -> None:
         self.name, self.version, self.manifest = name, 1, manifest_
         self.pipeline = Pipeline.of(manifest_)
@@ -218,7 +221,7 @@ async def test_a_stream_answers_each_image_or_its_own_error(servicer: VisionServ
         "d": ("INVALID_FIELD", "model", "admission"),
         "e": ("INTERNAL", "", "decode"),
     }
-    assert this.fields == {"items": 2, "failed_items": 6}
+    assert this.fields == {"items": 8, "failed_items": 6}
 
 
 def reason(status: status_pb2.Status) -> tuple[str, str, str]:
