@@ -85,7 +85,5 @@ async def test_what_is_not_offered_says_so(seen: dict[str, Any], what: str) -> N
 
 
 async def test_the_sdk_and_tritonclient_live_in_one_process() -> None:
-    program = (
-        "import tritonclient.grpc; from trivium.client import Client; Client('localhost:1').close(); print('both')"
-    )
-    assert (await python("-c", program)).strip() == "both"
+    program = "import tritonclient.grpc; from trivium.client import Client; Client('localhost:1').close()"
+    assert await python("-c", program) == ""
