@@ -1,6 +1,6 @@
 """Load on a gateway with locust: locust -f examples/locustfile.py --headless -u 8 -t 10s
 
-The host is the gateway's address, localhost:8001 unless --host says otherwise; the images are those of
+The host is the gateway's address, localhost:8001 unless --host says otherwise; the images are the digits of
 services/vision/samples. Each user sends its next image as soon as the last one is answered.
 """
 
@@ -16,7 +16,7 @@ from trivium.client import Client, TriviumCallError
 grpc_gevent.init_gevent()  # before the first channel: a call then yields to the other users
 
 SAMPLES = Path(__file__).parents[1] / "services" / "vision" / "samples"
-IMAGES = [path.read_bytes() for path in sorted(SAMPLES.glob("*.png"))]
+IMAGES = [path.read_bytes() for path in sorted(SAMPLES.glob("[0-9]-*.png"))]
 
 
 class Caller(User):
