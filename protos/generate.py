@@ -21,7 +21,9 @@ GENERATED = ("*_pb2.py", "*_pb2.pyi", "*_pb2_grpc.py", "*_pb2_grpc.pyi", DESCRIP
 
 def sources() -> list[str]:
     """Every proto of ours, relative to the root."""
-    return sorted(str(path.relative_to(ROOT)) for top in ("trivium", "inference") for path in (ROOT / top).rglob("*.proto"))
+    return sorted(
+        str(path.relative_to(ROOT)) for top in ("trivium", "inference") for path in (ROOT / top).rglob("*.proto")
+    )
 
 
 def generate(out: Path) -> None:
