@@ -155,9 +155,7 @@ class Suite:
     async def start(self, component: str, name: str, module: str = "", **settings: object) -> Replica:
         """A service, ready and registered. Settings are keys without their prefix: `BATCHER__MAX_BATCH=4`."""
         replica = await self.launch(component, name, module, **settings)
-        async with self._changed:
-            ready = asyncio.ensure_future(self._changed.wait_for(lambda: self._registered(name)))
-            await self._while_alive(replica, ready)
+        await self._while_alive(replica, asyncio.ensure_future(self.until(lambda: self._registered(name))))
         replica.address = next(i.address for i in self._all() if i.id == name)
         return replica
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from services.kit.discovery.client import consul_service
 from services.kit.inference.model_service import ModelServicer
 from services.kit.inference.models import Models
-from services.kit.inference.oip import OipServicer
+from services.kit.inference.oip import OipServicer, not_offered
 from services.kit.lifecycle import Drain, Server, shutdown_signal, start
 from services.kit.service import announced
 from services.kit.telemetry import new_registry
@@ -32,10 +32,11 @@ async def main(settings: VisionSettings) -> None:
             registry,
             [
                 VisionServicer(models, decoder, instance=settings.instance, stream_window=settings.stream_window),
-                ModelServicer(models, SERVICE),
+                ModelServicer(models),
                 OipServicer(models, lambda: health.serving(READINESS)),
             ],
             health=health,
+            tables=[not_offered()],
         ) as server,
         announced(models, server, settings.consul, consul_service("trivium.vision.v1")) as registration,
         Drain(registration, server, settings.drain_s),

@@ -52,7 +52,7 @@ async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Serv
     bundles.colours(folder / "bundles")
     bundles.add(folder / "bundles", width=4)
     async with Suite.open(folder) as suite:
-        replica = await suite.start("vision", "vision-1", BUNDLES_DIR=folder / "bundles")
+        replica = await suite.start("vision", "vision-1", BUNDLES_DIR=folder / "bundles", DEFAULT_MODEL="colours")
         with grpc.insecure_channel(replica.address, options=OPTIONS) as channel:
             yield Server(channel)
         assert await replica.stop() == 0
@@ -90,7 +90,7 @@ def bomb(width: int, height: int) -> bytes:
 @pytest.mark.parametrize(
     ("image", "reason"),
     [
-        (b"", "INVALID_FIELD"),
+        (b"", "IMAGE_UNREADABLE"),
         (RED[: len(RED) // 2], "IMAGE_UNREADABLE"),
         (b"GIF89a" + bytes(100), "IMAGE_UNREADABLE"),
         (b"<svg/>", "IMAGE_UNREADABLE"),
