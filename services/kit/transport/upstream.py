@@ -5,7 +5,7 @@ Source of the text that tells a call that was never sent: gRPC Core's pick_first
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 
 import grpc
@@ -89,7 +89,7 @@ class Upstream:
         deadline: Deadline,
         trailers: list[tuple[str, str | bytes]],
         initial: list[tuple[str, str | bytes]] | None = None,
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         """Each message that the instance sends.
 
         Its initial metadata is added to `initial` before the first message, its trailing metadata to `trailers` at the

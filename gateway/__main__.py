@@ -1,0 +1,63 @@
+"""python -m gateway: finds the services through Consul and forwards calls to them. Reads as the start-up order."""
+
+import random
+import time
+
+from gateway.attempts import Dispatch
+from gateway.catalog import Catalog
+from gateway.fleet import Fleet
+from gateway.forwarder import Forwarder
+from gateway.methods import Methods
+from gateway.metrics import GatewayMetrics
+from gateway.model_service import ModelServicer
+from gateway.oip import OipServicer
+from gateway.readiness import Readiness
+from gateway.retries import Budget, Retries
+from gateway.routes import Routes
+from gateway.settings import GatewaySettings
+from gateway.stream_infer import StreamInfer
+from services.kit.discovery import Watcher
+from services.kit.lifecycle import Drain, Server, shutdown_signal, start
+from services.kit.telemetry import new_registry
+from services.kit.transport.upstream import Upstream
+
+
+async def main(settings: GatewaySettings) -> None:
+    """Serves until it is told to stop."""
+    registry = new_registry("gateway", settings.instance)
+    metrics = GatewayMetrics(registry)
+    methods, routes = Methods.shipped(), Routes()
+    fleet = Fleet(
+        settings.catalog,
+        settings.outliers,
+        methods,
+        routes,
+        metrics,
+        connect=lambda address: Upstream(address, settings.connections),
+    )
+    catalog = Catalog(fleet, settings.catalog)
+    retries = Retries(settings.retries, Budget(settings.retries, time.monotonic), metrics)
+    dispatch = Dispatch(retries, fleet.outliers, metrics, random.Random())
+    forwarder = Forwarder(methods, routes, dispatch)
+    async with (
+        fleet.running(),
+        catalog.running(),
+        Server.open(
+            "gateway",
+            settings,
+            registry,
+            [ModelServicer(catalog), OipServicer(catalog)],
+            tables=[StreamInfer(routes, dispatch, settings.streams).methods()],
+            fallback=forwarder.method,
+            pool=methods.pool,
+            names=lambda: [name for service in routes.services for name in methods.services(service)],
+        ) as server,
+        Watcher.open(settings.consul, registry, fleet.changed) as watcher,
+        Drain(None, server, settings.drain_s),
+        Readiness.follow(fleet, catalog, methods, server, watcher),
+    ):
+        await shutdown_signal()
+
+
+if __name__ == "__main__":
+    start("gateway", main, GatewaySettings)

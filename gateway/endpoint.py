@@ -1,0 +1,56 @@
+"""Endpoint: an instance as the balancer sees it: its connection, calls in flight, state and models."""
+
+from typing import Literal
+
+from services.kit.discovery import Instance
+from services.kit.transport.upstream import Upstream
+from trivium.common.v1 import model_pb2
+
+# "vanished": Consul does not list it any more, and its connection works.
+EndpointState = Literal["passing", "warning", "critical", "maintenance", "vanished"]
+ACCEPTING: frozenset[EndpointState] = frozenset({"passing", "warning", "vanished"})
+
+
+class Endpoint:
+    """One instance at one address. Everything is read and written in the event loop."""
+
+    __slots__ = (
+        "address",
+        "any_model",
+        "digest",
+        "ejected",
+        "ejections",
+        "failures",
+        "id",
+        "in_flight",
+        "models",
+        "service",
+        "state",
+        "upstream",
+        "vanished_at",
+    )
+
+    def __init__(self, instance: Instance, upstream: Upstream) -> None:
+        self.service, self.id, self.address = instance.service, instance.id, instance.address
+        self.upstream = upstream
+        self.state: EndpointState = instance.state
+        self.vanished_at = 0.0  # instant on the fleet's clock, while the state is "vanished"
+        self.in_flight = 0
+        self.failures = self.ejections = 0  # in a row; outliers.py
+        self.ejected = False
+        self.digest: str | None = None  # models_digest of the instance when it was last asked for its models
+        self.models: tuple[model_pb2.ModelInfo, ...] | None = None  # None: it has not told yet
+        self.any_model = False  # it has no ModelService and answers to any name
+
+    @property
+    def accepting(self) -> bool:
+        """Whether it may get new calls as far as Consul goes."""
+        return self.state in ACCEPTING
+
+    @property
+    def learned(self) -> bool:
+        """Whether it is known what it serves."""
+        return self.models is not None or self.any_model
+
+    def __repr__(self) -> str:
+        return f"<{self.id} at {self.address}, {self.state}{', ejected' if self.ejected else ''}>"

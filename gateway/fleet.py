@@ -1,0 +1,223 @@
+"""Fleet: every endpoint that the gateway knows, from the watcher's sets to routes."""
+
+import asyncio
+import contextlib
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from typing import Any
+
+import structlog
+from google.protobuf.message import DecodeError
+
+from gateway import inquiry
+from gateway.endpoint import Endpoint, EndpointState
+from gateway.methods import Methods
+from gateway.metrics import GatewayMetrics
+from gateway.outliers import Outliers
+from gateway.routes import Routes
+from gateway.settings import CatalogSettings, OutlierSettings
+from services.kit.discovery import Instance
+from services.kit.transport.upstream import CallFailed, Upstream
+
+STATES: tuple[EndpointState, ...] = ("passing", "warning", "critical", "maintenance", "vanished")
+STRENGTH = ("critical", "warning", "passing", "maintenance")  # which of two entries for one address counts: the later
+FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 0.1, 5.0
+
+Connect = Callable[[str], Upstream]
+Key = tuple[str, str]  # Consul service, address
+
+
+class Fleet:
+    """Keeps an endpoint for each instance, asks it what it serves, and publishes the routes after every change.
+
+    What Consul says counts at once for maintenance and for failing checks. An instance that Consul lost from sight is
+    kept while its connection works, up to a grace period; so is a whole service. Calls in flight are never cut off: an
+    endpoint's connection is closed when they have ended.
+
+    Args:
+        connect: opens the connection to an address.
+        on_publish: called after each change of the routes.
+    """
+
+    def __init__(
+        self,
+        settings: CatalogSettings,
+        outliers: OutlierSettings,
+        methods: Methods,
+        routes: Routes,
+        metrics: GatewayMetrics,
+        connect: Connect,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._settings, self._methods, self._metrics = settings, methods, metrics
+        self._connect, self._clock = connect, clock
+        self._probe_timeout_s = outliers.probe_timeout_s
+        self._endpoints: dict[Key, Endpoint] = {}
+        self._leaving: list[Endpoint] = []  # let go, with calls in flight
+        self._learning: dict[Endpoint, asyncio.Task[None]] = {}
+        self._answered = False
+        self._closing: set[asyncio.Task[None]] = set()
+        self._changed_at = clock()
+        self._log = structlog.get_logger()
+        self.routes = routes
+        self.outliers = Outliers(outliers, metrics, self._probe, self._peers)
+        self.on_publish: Callable[[], None] = lambda: None
+        metrics.discovery_age.set_function(lambda: self._clock() - self._changed_at)
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator["Fleet"]:
+        """Looks after its endpoints until the block ends; closes every connection then."""
+        sweeping = asyncio.create_task(self._sweep_on(), name="sweep")
+        try:
+            yield self
+        finally:
+            tasks = [sweeping, *self._learning.values(), *self.outliers.tasks()]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(*(e.upstream.close() for e in (*self._endpoints.values(), *self._leaving)))
+
+    def endpoints(self) -> list[Endpoint]:
+        """Those that may get calls as far as Consul goes."""
+        return [endpoint for endpoint in self._endpoints.values() if endpoint.accepting]
+
+    def answered(self) -> None:
+        """Discovery has told every service and instance at least once."""
+        self._answered = True
+        self._publish()
+
+    def changed(self, service: str, instances: Sequence[Instance]) -> None:
+        """The watcher's new set of one service."""
+        self._changed_at = self._clock()
+        listed = _by_address(instances)
+        moved = {instance.id: instance.address for instance in listed.values()}
+        for (of, address), endpoint in list(self._endpoints.items()):
+            if of == service and address not in listed:
+                self._vanish(endpoint, replaced=endpoint.id in moved)
+        for instance in listed.values():
+            self._update(instance)
+        self._publish()
+
+    def learn(self, endpoint: Endpoint) -> "asyncio.Task[None]":
+        """Asks the endpoint what it serves, until it answers; the routes follow."""
+        if running := self._learning.pop(endpoint, None):
+            running.cancel()
+        task = asyncio.create_task(self._learn(endpoint), name=f"learn {endpoint.id}")
+        self._learning[endpoint] = task
+        return task
+
+    def _update(self, instance: Instance) -> None:
+        key = (instance.service, instance.address)
+        endpoint = self._endpoints.get(key)
+        if endpoint is not None and endpoint.id != instance.id:  # another process at the address of one that is gone
+            self._let_go(endpoint)
+            endpoint = None
+        if endpoint is None:
+            endpoint = self._endpoints[key] = Endpoint(instance, self._connect(instance.address))
+            self._log.info("found", endpoint=endpoint.id, address=endpoint.address, service=endpoint.service)
+        endpoint.state = instance.state
+        digest = instance.meta.get("models_digest", "")
+        if digest != endpoint.digest:
+            endpoint.digest = digest
+            self.learn(endpoint)
+
+    def _vanish(self, endpoint: Endpoint, *, replaced: bool) -> None:
+        if endpoint.state == "vanished":
+            return
+        if replaced or not (endpoint.accepting and endpoint.upstream.connected()):
+            self._let_go(endpoint)
+            return
+        endpoint.state, endpoint.vanished_at = "vanished", self._clock()
+        self._metrics.kept.labels(endpoint.service).inc()
+        self._log.warning("kept_without_discovery", endpoint=endpoint.id, grace_s=self._settings.grace_s)
+
+    def _let_go(self, endpoint: Endpoint) -> None:
+        del self._endpoints[endpoint.service, endpoint.address]
+        self.outliers.forget(endpoint)
+        if task := self._learning.pop(endpoint, None):
+            task.cancel()
+        self._leaving.append(endpoint)
+        self._log.info("let_go", endpoint=endpoint.id, address=endpoint.address, calls=endpoint.in_flight)
+
+    async def _learn(self, endpoint: Endpoint) -> None:
+        backoff_s = FIRST_BACKOFF_S
+        while True:
+            try:
+                models = await inquiry.models(endpoint.upstream, self._settings.timeout_s)
+                await self._describe(endpoint)
+                break
+            except DecodeError:
+                self._log.error("models_unreadable", endpoint=endpoint.id)
+            except CallFailed as failure:
+                self.outliers.failed(endpoint, failure)
+            await asyncio.sleep(backoff_s)
+            backoff_s = min(backoff_s * 2, LONGEST_BACKOFF_S)
+        endpoint.models, endpoint.any_model = models, models is None
+        if self._learning.get(endpoint) is asyncio.current_task():
+            del self._learning[endpoint]
+        self._publish()
+
+    async def _describe(self, endpoint: Endpoint) -> None:
+        """Fetches what describes services that nobody has described yet; calls pass without it too."""
+        try:
+            files = await inquiry.descriptors(endpoint.upstream, self._methods.knows, self._settings.timeout_s)
+            self._methods.add(files.values())
+        except (CallFailed, DecodeError) as error:
+            self._log.warning("reflection_failed", endpoint=endpoint.id, error=str(error))
+
+    async def _probe(self, endpoint: Endpoint) -> bool:
+        """Whether it is healthy again; what it serves may have changed meanwhile."""
+        if not await inquiry.serving(endpoint.upstream, self._probe_timeout_s):
+            return False
+        if endpoint not in self._learning:
+            self.learn(endpoint)
+        return True
+
+    def _peers(self, endpoint: Endpoint) -> int:
+        others = self.routes.endpoints(endpoint.service)
+        return sum(1 for other in others if other is not endpoint and not other.ejected)
+
+    def _publish(self) -> None:
+        self.routes.publish(self._endpoints.values(), answered=self._answered)
+        found = Counter((endpoint.service, endpoint.state) for endpoint in self._endpoints.values())
+        for service in self.routes.services:
+            for state in STATES:
+                self._metrics.endpoints.labels(service, state).set(found[service, state])
+        self.on_publish()
+
+    async def _sweep_on(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.sweep_s)
+            self.sweep()
+
+    def sweep(self) -> None:
+        """Lets go of vanished endpoints whose connection or time has run out; closes those without calls."""
+        now = self._clock()
+        lost = [
+            endpoint
+            for endpoint in self._endpoints.values()
+            if endpoint.state == "vanished"
+            and (not endpoint.upstream.connected() or now - endpoint.vanished_at > self._settings.grace_s)
+        ]
+        for endpoint in lost:
+            self._let_go(endpoint)
+        if lost:
+            self._publish()
+        idle = [endpoint for endpoint in self._leaving if endpoint.in_flight == 0]
+        self._leaving = [endpoint for endpoint in self._leaving if endpoint.in_flight]
+        for endpoint in idle:
+            self._spawn(endpoint.upstream.close())
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+
+def _by_address(instances: Sequence[Instance]) -> dict[str, Instance]:
+    """One entry an address: an instance that is registered twice is in maintenance if one entry says so."""
+    listed: dict[str, Instance] = {}
+    for instance in sorted(instances, key=lambda found: STRENGTH.index(found.state)):
+        listed[instance.address] = instance
+    return listed

@@ -1,0 +1,149 @@
+"""Routes: (Consul service or any, model, version) -> endpoints."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from gateway import versions
+from gateway.endpoint import Endpoint
+from gateway.methods import ANY
+from services.kit.errors import NoInstance, NotReady, TriviumError
+from services.kit.model_name import ModelName
+from trivium.common.v1 import model_pb2
+
+MAX_CACHED = 4096
+Key = tuple[str, str, int | str | None]  # Consul service, model and the version, the label or None
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where a model's calls go: at least one endpoint."""
+
+    service: str  # Consul service, or ANY
+    model: str  # "" is the service's default
+    version: int | None  # None where the endpoints choose
+    endpoints: tuple[Endpoint, ...]
+
+
+@dataclass(slots=True)
+class Group:
+    """The endpoints of one Consul service, or of all, that may get calls, by what they serve."""
+
+    endpoints: list[Endpoint] = field(default_factory=list)
+    any_model: list[Endpoint] = field(default_factory=list)
+    versions: dict[str, dict[int, list[Endpoint]]] = field(default_factory=lambda: defaultdict(dict))
+    labels: dict[tuple[str, str], dict[int, list[Endpoint]]] = field(default_factory=lambda: defaultdict(dict))
+    unlearned: bool = False  # one has not told yet what it serves
+
+    def add(self, endpoint: Endpoint) -> None:
+        """One more endpoint, under every ready version and label that it has."""
+        if not endpoint.learned:
+            self.unlearned = self.unlearned or not endpoint.ejected
+            return
+        self.endpoints.append(endpoint)
+        if endpoint.any_model:
+            self.any_model.append(endpoint)
+        for model in endpoint.models or ():
+            if model.state == model_pb2.MODEL_STATE_READY:
+                self.versions[model.name].setdefault(model.version, []).append(endpoint)
+                for label in model.labels:
+                    self.labels[model.name, label].setdefault(model.version, []).append(endpoint)
+
+    def find(self, wanted: ModelName) -> tuple[int | None, list[Endpoint]]:
+        """The version and its endpoints; none if nobody has it ready."""
+        if not wanted.name:
+            return None, self.endpoints
+        by_label = self.labels.get((wanted.name, wanted.label), {}) if wanted.label else None
+        found = self.versions.get(wanted.name, {}) if by_label is None else by_label
+        version = wanted.version if wanted.version is not None else max(found, default=0)
+        return version or None, [*found.get(version, ()), *self.any_model]
+
+
+class Routes:
+    """Swapped as a whole at each change; remembers every service and model that was ever seen."""
+
+    def __init__(self) -> None:
+        self._groups: dict[str, Group] = {}
+        self._typed: dict[tuple[str, str], Route] = {}
+        self._named: dict[tuple[str, str], Route] = {}
+        self._seen: set[Key] = set()
+        self.answered = False  # whether discovery has told everything at least once
+        self.services: set[str] = set()  # Consul services ever seen
+
+    def publish(self, endpoints: Iterable[Endpoint], *, answered: bool) -> None:
+        """The endpoints that count from now on."""
+        groups: dict[str, Group] = defaultdict(Group)
+        for endpoint in endpoints:
+            self.services.add(endpoint.service)
+            if endpoint.accepting:
+                groups[endpoint.service].add(endpoint)
+                if not endpoint.any_model:
+                    groups[ANY].add(endpoint)
+        self._groups, self._typed, self._named, self.answered = dict(groups), {}, {}, answered
+        for service, group in groups.items():
+            for name, found in group.versions.items():
+                self._seen.add((service, name, None))
+                self._seen.update((service, name, version) for version in found)
+            self._seen.update((service, name, label) for name, label in group.labels)
+
+    def typed(self, service: str, model: str) -> Route:
+        """The route of a typed call, whose field 1 is "name", "name:version", "name@label" or empty.
+
+        Raises:
+            InvalidField, ModelNotFound, NoInstance, NotReady
+        """
+        route = self._typed.get((service, model))
+        if route is None:
+            route = self._find(service, lambda: ModelName.parse(model))
+            _remember(self._typed, (service, model), route)
+        return route
+
+    def named(self, name: str, version: str) -> Route:
+        """The route of an Open Inference Protocol call.
+
+        Raises:
+            InvalidField, ModelNotFound, NoInstance, NotReady
+        """
+        route = self._named.get((name, version))
+        if route is None:
+            wanted = versions.parse(name, version)
+            if not name:
+                raise versions.unknown(wanted)
+            route = self._find(ANY, lambda: wanted)
+            _remember(self._named, (name, version), route)
+        return route
+
+    def ready(self) -> bool:
+        """Whether some instance takes calls."""
+        return any(group.endpoints for group in self._groups.values())
+
+    def endpoints(self, service: str) -> list[Endpoint]:
+        """Those of a service that take calls."""
+        group = self._groups.get(service)
+        return group.endpoints if group else []
+
+    def _find(self, service: str, parse: Callable[[], ModelName]) -> Route:
+        group = self._groups.get(service, Group())
+        nameless = group.any_model and len(group.any_model) == len(group.endpoints)
+        wanted = ModelName() if nameless else parse()  # without models to tell apart the field may say anything
+        version, endpoints = group.find(wanted)
+        if not endpoints:
+            raise self._missing(service, wanted, group)
+        return Route(service, wanted.name, version, tuple(endpoints))
+
+    def _missing(self, service: str, wanted: ModelName, group: Group) -> TriviumError:
+        if not self.answered:
+            return NotReady("the gateway has not heard yet which instances there are", model=str(wanted))
+        named = (service, wanted.name, wanted.label if wanted.version is None else wanted.version)
+        if named in self._seen:
+            return NoInstance(f"model {str(wanted)!r} has no instance at the moment", model=str(wanted))
+        if group.unlearned:
+            return NotReady("an instance has not told yet which models it serves", model=str(wanted))
+        if not wanted.name:
+            return NoInstance(f"service {service or 'trivium'} has no instance at the moment", service=service)
+        return versions.unknown(wanted)
+
+
+def _remember(cache: dict[tuple[str, str], Route], key: tuple[str, str], route: Route) -> None:
+    if len(cache) < MAX_CACHED:
+        cache[key] = route

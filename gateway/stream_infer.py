@@ -1,0 +1,110 @@
+"""ModelStreamInfer: each message of the caller's stream goes to the model that it names, the answers come as they are.
+
+A message that fails is answered by an error message, and the stream goes on.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from functools import partial
+
+import structlog
+from google.protobuf.message import DecodeError
+
+from gateway.addressing import STREAM_INFER
+from gateway.attempts import Dispatch
+from gateway.lane import Lane, failed
+from gateway.routes import Routes
+from gateway.settings import StreamSettings
+from inference import grpc_service_pb2 as oip
+from services.kit.call import Call
+from services.kit.errors import MalformedRequest, TriviumError
+from services.kit.transport.method import Method, raw
+
+
+class StreamInfer:
+    """The method, for a server's table."""
+
+    def __init__(self, routes: Routes, dispatch: Dispatch, settings: StreamSettings) -> None:
+        self._routes, self._dispatch, self._settings = routes, dispatch, settings
+
+    def methods(self) -> Mapping[str, Method]:
+        """By path."""
+        return {STREAM_INFER: raw(STREAM_INFER, self.stream, request_streaming=True, response_streaming=True)}
+
+    async def stream(self, requests: AsyncIterator[bytes], call: Call) -> AsyncIterator[bytes]:
+        """The answers of all models to the requests, for each model in the order in which its instance gives them."""
+        call.stage = "forward"
+        splitter = Splitter(self._routes, self._dispatch, self._settings, call)
+        reading = asyncio.create_task(splitter.read(requests), name="split stream")
+        try:
+            while (answer := await splitter.answers.get()) is not None:
+                if isinstance(answer, Exception):
+                    raise answer
+                yield answer
+        finally:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+
+
+class Splitter:
+    """Reads one caller's stream into a lane for each model that it names."""
+
+    def __init__(self, routes: Routes, dispatch: Dispatch, settings: StreamSettings, call: Call) -> None:
+        self._routes, self._dispatch, self._settings, self._call = routes, dispatch, settings, call
+        self._lanes: dict[tuple[str, str], Lane] = {}
+        self._window = asyncio.Semaphore(settings.window)
+        # What goes to the caller; an exception ends the stream with it, None ends it well.
+        self.answers: asyncio.Queue[bytes | Exception | None] = asyncio.Queue(settings.window)
+
+    async def read(self, requests: AsyncIterator[bytes]) -> None:
+        """Reads to the end, and waits for the last answer."""
+        end: Exception | None = None
+        try:
+            async with asyncio.TaskGroup() as running:
+                async for data in requests:
+                    await self._window.acquire()
+                    await self._submit(data, running)
+                for lane in self._lanes.values():
+                    lane.close()
+        except* TriviumError as group:
+            end = next(iter(_leaves(group)))
+        except* Exception as group:
+            structlog.get_logger().error("internal_error", method=STREAM_INFER, exc_info=group)
+            end = TriviumError("internal error; the gateway's log has the details")
+        await self.answers.put(end)
+
+    async def _submit(self, data: bytes, running: asyncio.TaskGroup) -> None:
+        request_id = ""
+        try:
+            request = _parse(data)
+            request_id = request.id
+            self._lane(request.model_name, request.model_version, running).submit(data, request_id)
+        except TriviumError as error:
+            self._window.release()
+            await self.answers.put(failed(error, request_id))
+
+    def _lane(self, model: str, version: str, running: asyncio.TaskGroup) -> Lane:
+        lane = self._lanes.get((model, version))
+        if lane is None:
+            self._routes.named(model, version)  # an unknown one gets no lane: callers could name them without end
+            route = partial(self._routes.named, model, version)
+            lane = Lane(route, self._dispatch, self._call, self._settings.idle_s, self.answers, self._window.release)
+            self._lanes[model, version] = lane
+            running.create_task(lane.run(), name=f"lane {model}")
+        return lane
+
+
+def _parse(data: bytes) -> oip.ModelInferRequest:
+    """The whole message is read, since a broken one would end the stream to the instance for all others on it."""
+    try:
+        return oip.ModelInferRequest.FromString(data)
+    except (DecodeError, UnicodeDecodeError) as error:
+        name = oip.ModelInferRequest.DESCRIPTOR.full_name
+        raise MalformedRequest(f"the {len(data)} bytes of the request are no {name}", type=name) from error
+
+
+def _leaves(group: "BaseExceptionGroup[TriviumError]") -> list[TriviumError]:
+    found: list[TriviumError] = []
+    for error in group.exceptions:
+        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return found
