@@ -46,6 +46,7 @@ class Engine:
         self.device = chosen_device(settings.device)
         started = time.monotonic()
         self._session = _session(path, self.device, settings)
+        self.gpus = (settings.cuda_device,) if self.device == "cuda" else ()
         self.provider = self._session.get_providers()[0]
         if self.device == "cuda" and self.provider != CUDA:
             raise StartupError(
@@ -83,13 +84,13 @@ class Engine:
         return results
 
     def example(self, rows: int) -> dict[str, Array]:
-        """Zeros for every input, `rows` in the batch dimension and 1 in other dynamic ones."""
-        return {
-            spec.name: np.zeros(
-                [rows if axis == 0 else max(size, 1) for axis, size in enumerate(spec.shape)], NUMPY[spec.datatype]
-            )
-            for spec in self.inputs
-        }
+        """Zeros or empty strings for every input: `rows` in a free dimension 0, 1 in other free ones."""
+        return {spec.name: _blank(spec, rows) for spec in self.inputs}
+
+
+def _blank(spec: TensorSpec, rows: int) -> Array:
+    shape = [size if size >= 0 else 1 if axis else rows for axis, size in enumerate(spec.shape)]
+    return np.full(shape, "" if spec.datatype == "BYTES" else 0, NUMPY[spec.datatype])
 
 
 def chosen_device(device: Device) -> Literal["cuda", "cpu"]:

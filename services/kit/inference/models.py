@@ -139,6 +139,15 @@ class Models(Generic[P]):
         """The name that an empty one stands for."""
         return self._settings.default_model
 
+    @property
+    def batcher_settings(self) -> BatcherSettings:
+        """Of every model; a bundle's own `max_batch` may be lower."""
+        return self._settings.batcher
+
+    def is_default(self, bundle: Bundle) -> bool:
+        """Whether an empty model name means this version."""
+        return bundle.name == self.default_model and [bundle.version] == self.versions(bundle.name)[-1:]
+
     def digest(self) -> str:
         """16 hexadecimal digits that change whenever a model is loaded, unloaded or relabelled."""
         parts = [f"{bundles.digest(model.bundle)} {self._labels.get(model.name)}" for model in self.ready()]

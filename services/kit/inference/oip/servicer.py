@@ -1,0 +1,218 @@
+"""OipServicer: every rpc of inference.GRPCInferenceService for the models of one instance."""
+
+import asyncio
+import importlib.metadata
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any, ClassVar
+
+from google.protobuf.descriptor import ServiceDescriptor
+
+from inference import grpc_service_pb2 as pb
+from services.kit.call import Call
+from services.kit.deadline import Deadline
+from services.kit.errors import DeadlineExpired, InvalidField, ModelNotFound, UnknownMethod, UnknownParameter, to_status
+from services.kit.inference import tensors
+from services.kit.inference.bundle import VERSION, Array
+from services.kit.inference.in_order import in_order
+from services.kit.inference.job import Output
+from services.kit.inference.model import Model
+from services.kit.inference.models import Models
+from services.kit.inference.oip import descriptions, parameters, responses
+from services.kit.inference.oip.counters import counters
+
+AnyModel = Model[Any]
+Infer = Callable[[AnyModel, Mapping[str, Array], Call], Awaitable[Output]]
+
+MAX_ID = 256  # bytes
+STREAM_WINDOW = 64  # requests of one stream in work at once
+
+
+async def through_batcher(model: AnyModel, inputs: Mapping[str, Array], call: Call) -> Output:
+    """The model's outputs for these inputs, computed together with other calls'."""
+    return await model.batcher.submit(inputs, call.deadline)
+
+
+class OipServicer:
+    """Answers for the loaded models.
+
+    Args:
+        models: the instance's.
+        ready: whether the instance wants calls.
+        infer: what computes the outputs; a service whose models need more than one run has its own.
+    """
+
+    service: ClassVar[ServiceDescriptor] = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
+
+    def __init__(self, models: Models[Any], ready: Callable[[], bool], infer: Infer = through_batcher) -> None:
+        self._models, self._ready, self._infer = models, ready, infer
+        self._version = importlib.metadata.version("trivium-suite")
+
+    async def server_live(self, request: pb.ServerLiveRequest, call: Call) -> pb.ServerLiveResponse:
+        """True."""
+        return pb.ServerLiveResponse(live=True)
+
+    async def server_ready(self, request: pb.ServerReadyRequest, call: Call) -> pb.ServerReadyResponse:
+        """Whether the instance wants calls."""
+        return pb.ServerReadyResponse(ready=self._ready())
+
+    async def server_metadata(self, request: pb.ServerMetadataRequest, call: Call) -> pb.ServerMetadataResponse:
+        """Name, version and extensions."""
+        return pb.ServerMetadataResponse(name="trivium", version=self._version, extensions=descriptions.EXTENSIONS)
+
+    async def model_ready(self, request: pb.ModelReadyRequest, call: Call) -> pb.ModelReadyResponse:
+        """Whether the model answers; an unknown one does not."""
+        try:
+            self._find(request.name, request.version)
+        except ModelNotFound:
+            return pb.ModelReadyResponse(ready=False)
+        return pb.ModelReadyResponse(ready=True)
+
+    async def model_metadata(self, request: pb.ModelMetadataRequest, call: Call) -> pb.ModelMetadataResponse:
+        """Public inputs and outputs."""
+        model = self._find(request.name, request.version)
+        return descriptions.metadata(model, self._models.versions(model.name))
+
+    async def model_config(self, request: pb.ModelConfigRequest, call: Call) -> pb.ModelConfigResponse:
+        """How the model is served."""
+        model = self._find(request.name, request.version)
+        return pb.ModelConfigResponse(config=descriptions.config(model, self._models.batcher_settings))
+
+    async def model_statistics(self, request: pb.ModelStatisticsRequest, call: Call) -> pb.ModelStatisticsResponse:
+        """Counters of one version, of all versions of a model, or of all models."""
+        if request.name and request.version:
+            found = [self._find(request.name, request.version)]
+        else:
+            found = [model for model in self._models.ready() if request.name in ("", model.name)]
+        if not found:
+            raise ModelNotFound(f"requested model '{request.name[:128]}' is not available", model=request.name)
+        return pb.ModelStatisticsResponse(model_stats=map(counters, found))
+
+    async def model_infer(self, request: pb.ModelInferRequest, call: Call) -> pb.ModelInferResponse:
+        """The model's outputs for the request's tensors."""
+        with call.timed("decode"):
+            model = self._find(request.model_name, request.model_version)
+            _check_id(request.id)
+            timeout_s = parameters.timeout_s(request.parameters)
+            wanted = responses.requested(request, model.manifest)
+            inputs = tensors.decode(request, tensors.Interface(model.name, model.manifest.inputs, model.max_batch))
+        call.stage = "queue"
+        output = await self._in_time(model, inputs, call, timeout_s)
+        model.report(output, call)
+        with call.timed("encode"):
+            return responses.response(request, model, output, wanted)
+
+    async def model_stream_infer(
+        self, requests: AsyncIterator[pb.ModelInferRequest], call: Call
+    ) -> AsyncIterator[pb.ModelStreamInferResponse]:
+        """An answer to each request, in their order; a failure is an answer with an error_message."""
+
+        async def answer(request: pb.ModelInferRequest) -> pb.ModelStreamInferResponse:
+            return await self._stream_answer(request, Call(call.method, call.deadline, call.metadata))
+
+        async for response in in_order(requests, answer, STREAM_WINDOW):
+            yield response
+
+    async def repository_index(self, request: pb.RepositoryIndexRequest, call: Call) -> pb.RepositoryIndexResponse:
+        """Every known version with its state."""
+        _check_repository(request.repository_name)
+        index = [
+            pb.RepositoryIndexResponse.ModelIndex(name=model.name, version=str(model.version), state="READY")
+            for model in self._models.ready()
+        ]
+        if not request.ready:
+            index += [
+                pb.RepositoryIndexResponse.ModelIndex(
+                    name=bundle.name, version=str(bundle.version), state="UNAVAILABLE", reason="unloaded"
+                )
+                for bundle in self._models.unloaded()
+            ]
+        return pb.RepositoryIndexResponse(models=sorted(index, key=lambda entry: (entry.name, int(entry.version))))
+
+    async def repository_model_load(
+        self, request: pb.RepositoryModelLoadRequest, call: Call
+    ) -> pb.RepositoryModelLoadResponse:
+        """Loads every version of a bundle that lies in the folders."""
+        _check_repository(request.repository_name)
+        _check_repository_parameters(request.parameters, known=())
+        await self._models.load(request.model_name)
+        return pb.RepositoryModelLoadResponse()
+
+    async def repository_model_unload(
+        self, request: pb.RepositoryModelUnloadRequest, call: Call
+    ) -> pb.RepositoryModelUnloadResponse:
+        """Takes every version of a bundle out of service."""
+        _check_repository(request.repository_name)
+        _check_repository_parameters(request.parameters, known=("unload_dependents",))
+        await self._models.unload(request.model_name)
+        return pb.RepositoryModelUnloadResponse()
+
+    def _find(self, name: str, version: str) -> AnyModel:
+        return self._models.get(name, _version(version))
+
+    async def _in_time(
+        self, model: AnyModel, inputs: Mapping[str, Array], call: Call, timeout_s: float | None
+    ) -> Output:
+        """The outputs, within the call's deadline and, where the request has one, its own timeout."""
+        if timeout_s is None:
+            return await self._infer(model, inputs, call)
+        call.deadline = min(call.deadline, Deadline.after(timeout_s), key=lambda deadline: deadline.at)
+        try:
+            async with asyncio.timeout_at(call.deadline.at):
+                return await self._infer(model, inputs, call)
+        except TimeoutError:
+            raise DeadlineExpired(f"the request's timeout of {timeout_s * 1e6:.0f} us has passed") from None
+
+    async def _stream_answer(self, request: pb.ModelInferRequest, call: Call) -> pb.ModelStreamInferResponse:
+        try:
+            response = await self.model_infer(request, call)
+        except Exception as error:
+            message = to_status(error).message
+            return pb.ModelStreamInferResponse(
+                error_message=message, infer_response=pb.ModelInferResponse(id=request.id)
+            )
+        response.parameters["triton_final_response"].bool_param = True
+        return pb.ModelStreamInferResponse(infer_response=response)
+
+
+def _version(text: str) -> int | None:
+    """The version; None for an empty text.
+
+    Raises:
+        InvalidField: it is no number above 0.
+    """
+    if not text:
+        return None
+    if VERSION.fullmatch(text):
+        return int(text)
+    should = "version should be an integral value > 0"
+    if text.lstrip("-").isascii() and text.lstrip("-").isdigit():
+        message = f"invalid model version specified '{text[:32]}' , {should}"
+    else:
+        message = f"failed to get model version from specified version string '{text[:32]}' (details: stol), {should}"
+    raise InvalidField(message, field="model_version", limit="1", value=text)
+
+
+def _check_id(request_id: str) -> None:
+    length = len(request_id.encode())
+    if length > MAX_ID:
+        raise InvalidField(
+            f"the request's id has {length} bytes and the limit is {MAX_ID}",
+            field="id",
+            limit=str(MAX_ID),
+            value=str(length),
+        )
+
+
+def _check_repository(name: str) -> None:
+    if name:
+        raise UnknownMethod("'repository_name' specification is not supported", repository_name=name)
+
+
+def _check_repository_parameters(given: Mapping[str, object], known: tuple[str, ...]) -> None:
+    for name in given:
+        if name not in known:
+            raise UnknownParameter(
+                f"parameter '{name[:128]}' is unknown: a bundle is loaded as it lies in the service's folders",
+                field="parameters",
+                value=name,
+            )

@@ -1,0 +1,49 @@
+import pytest
+
+from services.kit.inference.timing import RunTimes, Slack
+
+
+def test_a_queue_takes_its_full_batches_and_the_rest() -> None:
+    times = RunTimes()
+    for rows, seconds in ((1, 0.01), (2, 0.02), (4, 0.03)):
+        times.record(rows, seconds)
+
+    assert times.wait_s(0, 4) == 0
+    assert times.wait_s(9, 4) == pytest.approx(0.03 + 0.03 + 0.01)
+    assert times.wait_s(3, 4) == pytest.approx(0.03)  # never seen: the next larger size
+    assert times.fastest_s == 0.01
+
+
+def test_the_average_follows_and_the_fastest_stays() -> None:
+    times = RunTimes()
+    times.record(1, 0.01)
+    for _ in range(50):
+        times.record(1, 0.05)
+
+    assert times.run_s(1) == pytest.approx(0.05, rel=0.01)
+    assert times.fastest_s == 0.01
+
+
+def test_nothing_is_known_before_the_first_run() -> None:
+    assert RunTimes().wait_s(5, 4) == 0
+    assert RunTimes().fastest_s == 0
+
+
+def test_slack_covers_nearly_all_errors_and_forgets_a_hiccup() -> None:
+    slack = Slack()
+    for index in range(200):
+        slack.record(0.01 if index % 2 else 0.03)
+    assert 0.03 <= slack.seconds <= 0.06
+
+    slack.record(2.0)
+    assert slack.seconds > 0.2
+    for _ in range(60):
+        slack.record(0.0)
+    assert slack.seconds < 0.01
+
+
+def test_estimates_that_were_too_high_make_it_negative() -> None:
+    slack = Slack()
+    for _ in range(50):
+        slack.record(-0.02)
+    assert slack.seconds == pytest.approx(-0.02, abs=0.005)
