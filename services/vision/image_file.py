@@ -1,6 +1,7 @@
 """Image files to Pillow images, and no further: the bytes come from anybody, so everything is bounded and may fail."""
 
 import io
+import re
 import warnings
 
 import numpy as np
@@ -15,6 +16,10 @@ FORMATS = ("JPEG", "PNG", WebPImagePlugin.WebPImageFile.format, "BMP")
 MAX_SCANS = 100
 START_OF_SCAN = b"\xff\xda"
 
+# Pillow reads a file part by part, a few reads each, and a file may have millions of parts. 16 MiB of PNG in chunks of
+# 8 KiB take about 6000 reads.
+MAX_READS = 30_000
+
 ORIENTATION_TAG = 0x0112
 # EXIF orientation -> what turns the stored pixels upright; 1, and any number that means nothing, is upright already.
 UPRIGHT = {
@@ -26,6 +31,18 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+
+class _BoundedFile(io.BytesIO):
+    """A file in memory that ends the decoding of one with too many parts."""
+
+    reads = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.reads += 1
+        if self.reads > MAX_READS:
+            raise ImageUnreadable("the image consists of too many parts", field="image", limit=str(MAX_READS))
+        return super().read(size)
 
 
 def configure_pillow(max_pixels: int) -> None:
@@ -52,7 +69,7 @@ def read(data: bytes, mode: str, max_pixels: int, enough: int) -> Image.Image:
         InputTooLarge: more than `max_pixels`.
     """
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with Image.open(_BoundedFile(data), formats=FORMATS) as image:
             _check_size(image, max_pixels)
             if image.format == "JPEG":
                 _check_scans(data)
@@ -62,9 +79,7 @@ def read(data: bytes, mode: str, max_pixels: int, enough: int) -> Image.Image:
     except (InputTooLarge, ImageUnreadable):
         raise
     except Image.DecompressionBombError as error:
-        raise InputTooLarge(
-            f"the image has more than {max_pixels} pixels", field="image", limit=str(max_pixels)
-        ) from error
+        raise _too_many(_first_number(str(error)), max_pixels) from error  # "Image size (48000000 pixels) exceeds ..."
     except UnidentifiedImageError as error:
         raise ImageUnreadable(
             f"the {len(data)} bytes are no JPEG, PNG, WebP or BMP file", field="image", bytes=str(len(data))
@@ -79,12 +94,21 @@ def _check_size(image: Image.Image, max_pixels: int) -> None:
     if pixels == 0:
         raise ImageUnreadable(f"the image has {image.width}x{image.height} pixels", field="image", value="0")
     if pixels > max_pixels:
-        raise InputTooLarge(
-            f"the image has {image.width}x{image.height} = {pixels} pixels and the limit is {max_pixels}",
-            field="image",
-            limit=str(max_pixels),
-            value=str(pixels),
-        )
+        raise _too_many(str(pixels), max_pixels)
+
+
+def _too_many(pixels: str, max_pixels: int) -> InputTooLarge:
+    return InputTooLarge(
+        f"the image has {pixels} pixels and the limit is {max_pixels}",
+        field="image",
+        limit=str(max_pixels),
+        value=pixels,
+    )
+
+
+def _first_number(text: str) -> str:
+    found = re.search(r"\d+", text)
+    return found[0] if found else "too many"
 
 
 def _check_scans(data: bytes) -> None:
@@ -103,9 +127,11 @@ def _flat(image: Image.Image, mode: str) -> Image.Image:
     if image.mode.startswith("I"):
         image = _eight_bits(image)
     if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert(mode)
+        image = image if image.mode == "RGBA" else image.convert("RGBA")
+        canvas = Image.new("RGB", image.size, "white")
+        canvas.paste(image, mask=image)
+        image = canvas
+    return image if image.mode == mode else image.convert(mode)
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
