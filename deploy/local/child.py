@@ -44,6 +44,7 @@ class Child:
             now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
             log.write(f"--- {now} starting {program.instance}: {' '.join(program.command)}\n".encode())
             log.flush()
+            start = log.tell()  # before the child shares, and moves, the position
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-I", "-S", str(LEASH), str(os.getpid()), *program.command),
                 stdin=asyncio.subprocess.DEVNULL,
@@ -52,7 +53,7 @@ class Child:
                 env=program.environment,
                 start_new_session=True,
             )
-            return cls(process, log_file, log.tell())
+            return cls(process, log_file, start)
 
     async def wait(self) -> int:
         """The exit code once it has ended; of a signal, its negative number."""

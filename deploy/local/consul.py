@@ -71,12 +71,13 @@ class DevConsul:
         command = (str(binary), "agent", "-dev", f"-config-file={folder / 'config.json'}")
         return cls(Program("consul", "consul", command, environment), f"http://127.0.0.1:{http}")
 
-    async def wait_for_leader(self) -> None:
-        """Returns as soon as Consul accepts registrations."""
+    async def serving(self) -> str:
+        """The address of its HTTP API, as soon as Consul accepts registrations there."""
         timeout = aiohttp.ClientTimeout(total=1)
         async with aiohttp.ClientSession(timeout=timeout) as session:
             while not await self._has_leader(session):  # noqa: ASYNC110  another process has no event for us
                 await asyncio.sleep(POLL_S)
+        return self.address
 
     async def _has_leader(self, session: aiohttp.ClientSession) -> bool:
         try:

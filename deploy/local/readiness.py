@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 
 from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2
@@ -15,7 +15,11 @@ from services.kit.discovery import ConsulSettings, Instance, Watcher
 from services.kit.errors import UpstreamError
 from services.kit.transport.health import READINESS
 from services.kit.transport.upstream import Upstream, UpstreamSettings
+from trivium.common.v1.model_pb2 import MODEL_STATE_READY
+from trivium.models.v1 import models_pb2
 
+LIST_MODELS = "/trivium.models.v1.ModelService/ListModels"
+LEARNING_S, POLL_S = 3.0, 0.05
 WATCH = "/grpc.health.v1.Health/Watch"
 SERVING = health_pb2.HealthCheckResponse.SERVING
 
@@ -39,24 +43,61 @@ def _is_its_own(keeper: Keeper, address: str) -> bool:
     return keeper.child is not None and listens(keeper.child.pid, int(address.rpartition(":")[2]))
 
 
-async def follow_gateway(keeper: Keeper, address: str) -> None:
-    """Marks the gateway ready whenever its health says so; for ever."""
-    upstream = Upstream(address, UpstreamSettings(connect_timeout_s=0.1))
-    try:
-        while True:
-            await upstream.wait_connected()
+async def gateway_serving(address: str) -> str:
+    """The gateway's address, as soon as its health says that it wants calls."""
+    while True:
+        await _listening(address)
+        upstream = Upstream(address, UpstreamSettings())
+        try:
             with contextlib.suppress(UpstreamError):
-                await _until_it_ends(keeper, address, upstream)
-            await asyncio.sleep(0.1)  # a connection that breaks at once must not make this loop spin
+                if await _is_serving(upstream):
+                    return address
+        finally:
+            await upstream.close()
+        await asyncio.sleep(POLL_S)
+
+
+async def _listening(address: str) -> None:
+    """Returns when the port is open; a gRPC channel that found it closed would wait a second before the next look."""
+    host, _, port = address.rpartition(":")
+    while True:
+        with contextlib.suppress(OSError):
+            _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+            writer.close()
+            return
+        await asyncio.sleep(POLL_S)
+
+
+async def _is_serving(upstream: Upstream) -> bool:
+    """True as soon as it is serving; False if the stream ends before."""
+    request = health_pb2.HealthCheckRequest(service=READINESS)
+    async with contextlib.aclosing(upstream.stream(WATCH, _one(request), (), Deadline.after(None), [])) as answers:
+        async for data in answers:
+            if health_pb2.HealthCheckResponse.FromString(data).status == SERVING:
+                return True
+    return False
+
+
+async def until_known(gateway: str, services: Collection[str]) -> None:
+    """Returns when the gateway lists a ready model of every service: it learns that a moment after Consul has.
+
+    A service without models, which nothing forbids, is not waited for longer than that moment.
+    """
+    upstream = Upstream(gateway, UpstreamSettings())
+    try:
+        with contextlib.suppress(TimeoutError, UpstreamError):
+            async with asyncio.timeout(LEARNING_S):
+                while not set(services) <= await _served(upstream):  # noqa: ASYNC110  the gateway has no event for it
+                    await asyncio.sleep(POLL_S)
     finally:
         await upstream.close()
 
 
-async def _until_it_ends(keeper: Keeper, address: str, upstream: Upstream) -> None:
-    request = health_pb2.HealthCheckRequest(service=READINESS)
-    async for data in upstream.stream(WATCH, _one(request), (), Deadline.after(None), []):
-        if health_pb2.HealthCheckResponse.FromString(data).status == SERVING:
-            keeper.mark_ready(address)
+async def _served(upstream: Upstream) -> set[str]:
+    request = models_pb2.ListModelsRequest().SerializeToString()
+    reply = await upstream.unary(LIST_MODELS, request, (), Deadline.after(LEARNING_S))
+    models = models_pb2.ListModelsResponse.FromString(reply.message).models
+    return {model.service for model in models if model.state == MODEL_STATE_READY}
 
 
 async def _one(message: Message) -> AsyncIterator[bytes]:

@@ -34,7 +34,7 @@ def gateway_program(consul_address: str, environ: Mapping[str, str], address: Ga
         "GRPC_PORT": str(address.grpc_port),
         "HTTP_PORT": str(address.http_port),
         # It leaves first, and what is behind it still needs some of the 10 s in which a run ends.
-        "DRAIN_S": environ.get("TRIVIUM_GATEWAY__DRAIN_S", "5"),
+        "DRAIN_S": environ.get("TRIVIUM_GATEWAY__DRAIN_S", "4"),
     }
     return Program(GATEWAY, GATEWAY, _python("gateway"), _environment(environ, GATEWAY, told))
 

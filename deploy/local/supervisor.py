@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from deploy.local.child import Child, Program
 from deploy.local.progress import Progress
@@ -28,12 +28,21 @@ def describe_exit(code: int) -> str:
     return f"was killed by {signal.Signals(-code).name if known else f'signal {-code}'}"
 
 
-class Keeper:
-    """Keeps one program running, under one instance name, until it is stopped on purpose."""
+# Returns the address of a program that was just started, as soon as it answers there.
+Probe = Callable[[], Awaitable[str]]
 
-    def __init__(self, program: Program, run_dir: RunDir, progress: Progress, on_change: Callable[[], None]) -> None:
+
+class Keeper:
+    """Keeps one program running, under one instance name, until it is stopped on purpose.
+
+    Whether it is ready is found out by the probe, asked anew at each start, or by someone who calls `mark_ready`.
+    """
+
+    def __init__(
+        self, program: Program, probe: Probe | None, run_dir: RunDir, progress: Progress, on_change: Callable[[], None]
+    ) -> None:
         self.program, self.log_file = program, run_dir.log_file(program.instance)
-        self._progress, self._on_change = progress, on_change
+        self._probe, self._progress, self._on_change = probe, progress, on_change
         self.child: Child | None = None
         self.address = ""  # where it answers, once it is ready
         self.ready = asyncio.Event()  # of the process that runs now
@@ -50,9 +59,13 @@ class Keeper:
         self._progress.step(f"{self.program.instance} is up at {address}")
         self._on_change()
 
+    def retire(self) -> None:
+        """From now on, nothing takes the place of the process when it ends."""
+        self._leaving.set()
+
     async def stop(self, limit_s: float) -> bool:
         """Ends the process for good. False if it had to be killed after `limit_s` seconds."""
-        self._leaving.set()
+        self.retire()
         if self.child is not None:
             self.child.terminate()
         _, running = await asyncio.wait({self._task}, timeout=max(limit_s, 0))
@@ -63,7 +76,7 @@ class Keeper:
 
     def kill(self) -> None:
         """Ends the process for good, at once."""
-        self._leaving.set()
+        self.retire()
         if self.child is not None:
             self.child.kill()
 
@@ -85,7 +98,14 @@ class Keeper:
         self._on_change()
         if self._leaving.is_set():  # while it was being started
             child.terminate()
-        return self._ended(child, await child.wait())
+        probing = asyncio.create_task(self._ask(self._probe)) if self._probe else None
+        code = await child.wait()
+        if probing:
+            probing.cancel()
+        return self._ended(child, code)
+
+    async def _ask(self, probe: Probe) -> None:
+        self.mark_ready(await probe())
 
     def _ended(self, child: Child, code: int) -> float:
         """Notes that the process has ended; seconds before the next start."""
@@ -116,9 +136,9 @@ class Supervisor:
         self._run_dir, self._progress = run_dir, progress
         self.keepers: dict[str, Keeper] = {}
 
-    def keep(self, program: Program) -> Keeper:
+    def keep(self, program: Program, probe: Probe | None = None) -> Keeper:
         """Starts the program and keeps it running."""
-        keeper = Keeper(program, self._run_dir, self._progress, self._record)
+        keeper = Keeper(program, probe, self._run_dir, self._progress, self._record)
         self.keepers[program.instance] = keeper
         return keeper
 
@@ -141,6 +161,8 @@ class Supervisor:
             stages: which programs, and the seconds after the beginning at which those of them still running are killed.
         """
         started, killed, stopped = time.monotonic(), [], set[str]()
+        for keeper in self.keepers.values():
+            keeper.retire()
         for belongs, end_s in stages:
             leaving = {n: keeper for n, keeper in self.keepers.items() if n not in stopped and belongs(keeper.program)}
             stopped |= leaving.keys()

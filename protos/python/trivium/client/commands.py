@@ -123,7 +123,7 @@ def _describe(model: Model, as_document: bool) -> None:
     for kind, tensors in (("input", model.inputs), ("output", model.outputs)):
         rows += [(kind, f"{tensor.name} {tensor.datatype} {list(tensor.shape)}") for tensor in tensors]
     rows += [("classes", ", ".join(model.classes)), ("digest", model.digest)]
-    rows += [(key, _text(value)) for key, value in model.card.items()]
+    rows += [(key, _text(value)) for key, value in model.card.items() if value is not None]
     table(("field", "value"), [row for row in rows if row[1]])
 
 
