@@ -129,7 +129,7 @@ class Batcher:
             return await job.answer
         except asyncio.CancelledError:  # the caller has left: its place is free at once
             if self._line.remove(job):
-                self._metrics.dropped("cancelled")
+                self._metrics.dropped("expired" if deadline.expired() else "cancelled")
                 self.statistics.record(job, time.monotonic())
             raise
 

@@ -79,7 +79,9 @@ class Engine:
             binding.bind_cpu_input(name, np.require(array, requirements="C"))
         for name in outputs:
             binding.bind_output(name, "cpu")
+        binding.synchronize_inputs()
         self._session.run_with_iobinding(binding)
+        binding.synchronize_outputs()
         results: list[Array] = binding.copy_outputs_to_cpu()
         return results
 

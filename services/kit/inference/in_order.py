@@ -1,14 +1,16 @@
 """in_order: many items of a stream in work at once, their answers in the order in which the items came."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import TypeVar
 
 In = TypeVar("In")
 Out = TypeVar("Out")
 
 
-async def in_order(items: AsyncIterator[In], answer: Callable[[In], Awaitable[Out]], window: int) -> AsyncIterator[Out]:
+async def in_order(
+    items: AsyncIterator[In], answer: Callable[[In], Awaitable[Out]], window: int
+) -> AsyncGenerator[Out, None]:
     """Answers to all items. At most `window` of them are read and not yet answered to the taker of this iterator.
 
     What ends `items` early is raised after the answers to the items before it. Leaving cancels all that is in work.

@@ -1,16 +1,18 @@
 """OipServicer: every rpc of inference.GRPCInferenceService for the models of one instance."""
 
 import asyncio
+import contextlib
 import importlib.metadata
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, ClassVar
 
 from google.protobuf.descriptor import ServiceDescriptor
+from google.rpc import status_pb2
 
 from inference import grpc_service_pb2 as pb
 from services.kit.call import Call
 from services.kit.deadline import Deadline
-from services.kit.errors import DeadlineExpired, InvalidField, ModelNotFound, UnknownMethod, UnknownParameter, to_status
+from services.kit.errors import DeadlineExpired, InvalidField, ModelNotFound, UnknownMethod, UnknownParameter, outcome
 from services.kit.inference import tensors
 from services.kit.inference.bundle import VERSION, Array
 from services.kit.inference.in_order import in_order
@@ -103,14 +105,20 @@ class OipServicer:
 
     async def model_stream_infer(
         self, requests: AsyncIterator[pb.ModelInferRequest], call: Call
-    ) -> AsyncIterator[pb.ModelStreamInferResponse]:
+    ) -> AsyncGenerator[pb.ModelStreamInferResponse, None]:
         """An answer to each request, in their order; a failure is an answer with an error_message."""
 
         async def answer(request: pb.ModelInferRequest) -> pb.ModelStreamInferResponse:
-            return await self._stream_answer(request, Call(call.method, call.deadline, call.metadata))
+            own = Call(call.method, call.deadline, call.metadata)
+            response = await self._stream_answer(request, own)
+            for stage, seconds in own.stages.items():
+                call.stages[stage] = call.stages.get(stage, 0.0) + seconds
+            return response
 
-        async for response in in_order(requests, answer, STREAM_WINDOW):
-            yield response
+        call.stage = "stream"
+        async with contextlib.aclosing(in_order(requests, answer, STREAM_WINDOW)) as responses:
+            async for response in responses:
+                yield response
 
     async def repository_index(self, request: pb.RepositoryIndexRequest, call: Call) -> pb.RepositoryIndexResponse:
         """Every known version with its state."""
@@ -163,15 +171,12 @@ class OipServicer:
             raise DeadlineExpired(f"the request's timeout of {timeout_s * 1e6:.0f} us has passed") from None
 
     async def _stream_answer(self, request: pb.ModelInferRequest, call: Call) -> pb.ModelStreamInferResponse:
-        try:
-            response = await self.model_infer(request, call)
-        except Exception as error:
-            message = to_status(error).message
-            return pb.ModelStreamInferResponse(
-                error_message=message, infer_response=pb.ModelInferResponse(id=request.id)
-            )
-        response.parameters["triton_final_response"].bool_param = True
-        return pb.ModelStreamInferResponse(infer_response=response)
+        result = await outcome(self.model_infer(request, call), lambda: {"stage": call.stage})
+        if isinstance(result, status_pb2.Status):
+            failed = pb.ModelInferResponse(id=request.id)
+            return pb.ModelStreamInferResponse(error_message=result.message, infer_response=failed)
+        result.parameters["triton_final_response"].bool_param = True
+        return pb.ModelStreamInferResponse(infer_response=result)
 
 
 def _version(text: str) -> int | None:

@@ -147,9 +147,9 @@ async def test_an_expired_item_never_reaches_the_engine() -> None:
     registry, engine = CollectorRegistry(), Doubler()
     async with batcher(engine, registry) as batch:
         first = await held(engine, batch)
-        expiring = spawn(*(batch.submit(x(value), Deadline.after(0.02)) for value in (1, 2)))
+        expiring = spawn(*(batch.submit(x(value), Deadline.after(0.1)) for value in (1, 2)))
         [patient] = spawn(batch.submit(x(3), NEVER))
-        await asyncio.sleep(0.03)
+        await asyncio.sleep(0.11)
         engine.gate.set()
         await first
         results = await asyncio.gather(*expiring, return_exceptions=True)

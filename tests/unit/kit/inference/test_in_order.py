@@ -72,5 +72,5 @@ async def test_leaving_cancels_all_that_is_in_work() -> None:
 
     answers = in_order(numbers(3), answer, 8)
     assert await anext(answers) == 0
-    await answers.aclose()  # type: ignore[attr-defined]
+    await answers.aclose()
     assert sorted(cancelled) == [1, 2]

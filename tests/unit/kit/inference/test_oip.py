@@ -298,6 +298,15 @@ async def test_a_stream_answers_in_order_and_outlives_an_error(servicer: OipServ
     assert await stream(servicer) == []
 
 
+async def test_our_own_fault_on_a_stream_tells_the_caller_nothing_of_it(models: Models[None]) -> None:
+    async def broken(model: Any, inputs: Any, this: Call) -> Any:
+        raise ZeroDivisionError("a secret")
+
+    [answer] = await stream(OipServicer(models, lambda: True, broken), infer(id="1"))
+    assert answer.error_message.startswith("internal error")
+    assert answer.infer_response.id == "1"
+
+
 async def test_requests_of_a_stream_share_a_run(servicer: OipServicer, models: Models[None]) -> None:
     await stream(servicer, *(infer(id=str(number)) for number in range(64)))
     counted = models.find("add").batcher.statistics

@@ -1,0 +1,77 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from services.kit.errors import StartupError
+from services.kit.inference import engine as engines
+from services.kit.inference.engine import Engine, EngineSettings, chosen_device
+from services.kit.inference.manifest import TensorSpec
+from tests import bundles as tiny
+
+CPU = EngineSettings(device="cpu", threads=1)
+
+
+def opened(folder: Path, make: Callable[..., Any], **arguments: Any) -> Engine:
+    return Engine(make(folder, **arguments).path / "model.onnx", CPU)
+
+
+def test_it_says_what_the_graph_takes_and_gives(tmp_path: Path) -> None:
+    engine = opened(tmp_path, tiny.add, datatype="FP16", width=3)
+    assert engine.inputs == (TensorSpec("a", "FP16", (-1, 3)), TensorSpec("b", "FP16", (-1, 3)))
+    assert [spec.name for spec in engine.outputs] == ["sum", "difference"]
+    assert (engine.device, engine.provider, engine.gpus) == ("cpu", "CPUExecutionProvider", ())
+
+
+def test_outputs_come_in_the_order_asked_for(tmp_path: Path) -> None:
+    engine = opened(tmp_path, tiny.add, width=1)
+    difference, total = engine.run(
+        {"a": np.array([[5]], np.int32), "b": np.array([[2]], np.int32)}, ["difference", "sum"]
+    )
+    assert (difference.tolist(), total.tolist()) == ([[3]], [[7]])
+
+
+def test_examples_fill_free_dimensions(tmp_path: Path) -> None:
+    assert opened(tmp_path, tiny.identity, width=-1).example(5)["x"].shape == (5, 1)
+    assert opened(tmp_path, tiny.fixed).example(5)["x"].shape == (2, 3)
+    assert opened(tmp_path, tiny.identity, name="words", datatype="BYTES").example(1)["x"].tolist() == [[""] * 4]
+
+
+def test_bound_runs_give_the_same_bits_and_answers_of_their_own(tmp_path: Path) -> None:
+    """What runs on a GPU, on the CPU: inputs and outputs by binding."""
+    engine = opened(tmp_path, tiny.add, datatype="FP32", width=3)
+    plain = [engine.run(inputs(rows), ["sum", "difference"]) for rows in (2, 5)]
+    engine._binding = engine._session.io_binding()
+    bound = [engine.run(inputs(rows), ["sum", "difference"]) for rows in (2, 5)]
+    assert [[array.tobytes() for array in run] for run in bound] == [
+        [array.tobytes() for array in run] for run in plain
+    ]
+
+
+def inputs(rows: int) -> dict[str, Any]:
+    values = np.random.default_rng(rows).random((3, rows), np.float32)
+    return {"a": values.T, "b": values.T * 3}  # not contiguous
+
+
+def test_a_file_that_is_no_model_is_named(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"rubbish")
+    with pytest.raises(StartupError, match=r"model\.onnx"):
+        Engine(tmp_path / "model.onnx", CPU)
+
+
+@pytest.mark.parametrize(("driver", "device"), [(True, "cuda"), (False, "cpu")])
+def test_auto_means_cuda_where_its_driver_loads(monkeypatch: pytest.MonkeyPatch, driver: bool, device: str) -> None:
+    monkeypatch.setattr(engines, "has_cuda_driver", lambda: driver)
+    assert chosen_device("auto") == device
+    assert chosen_device("cpu") == "cpu"
+
+
+def test_a_session_that_did_not_get_cuda_stops_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, on_cpu = tiny.add(tmp_path).path / "model.onnx", engines._session
+    monkeypatch.setattr(engines, "has_cuda_driver", lambda: True)
+    monkeypatch.setattr(engines, "_session", lambda path, device, settings: on_cpu(path, "cpu", settings))
+    with pytest.raises(StartupError, match="got CPUExecutionProvider instead of CUDAExecutionProvider") as raised:
+        Engine(path, EngineSettings(device="auto"))
+    assert "gpu.lock" in raised.value.hint
