@@ -62,7 +62,7 @@ class Decoder:
             ImageUnreadable: no bytes, no image or a damaged one.
             InputTooLarge: more bytes or pixels than the limits.
             Overloaded: `max_queue` images are waiting already.
-            DeadlineUnreachable: what waits already takes longer than the time left.
+            DeadlineUnreachable: this image and those before it would take longer than the time left.
             DeadlineExpired: the deadline passed before a thread was free.
         """
         self._admit(data, deadline)
@@ -99,12 +99,13 @@ class Decoder:
                 limit=str(limits.max_queue),
                 value=str(self.waiting),
             )
-        if wait_s > (remaining_s := deadline.remaining_s()):
+        done_s, remaining_s = wait_s + self._average_s, deadline.remaining_s()
+        if done_s > remaining_s:
             raise DeadlineUnreachable(
-                f"decoding would start in {wait_s * 1e3:.1f} ms and the deadline is in {remaining_s * 1e3:.1f} ms",
+                f"decoding would take about {done_s * 1e3:.1f} ms and the deadline is in {remaining_s * 1e3:.1f} ms",
                 retry_after_s=wait_s,
                 limit_ms=f"{remaining_s * 1e3:.1f}",
-                value_ms=f"{wait_s * 1e3:.1f}",
+                value_ms=f"{done_s * 1e3:.1f}",
             )
 
     async def _turn(self) -> None:

@@ -7,8 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from services import vision
 from services.kit.errors import StartupError
+from services.kit.inference import strict_json
+from services.kit.inference.manifest import Manifest, check
 from services.kit.settings import keys, load
+from services.vision.pipeline import classifies
 from services.vision.settings import VisionSettings
 
 DEFAULTS = Path(__file__).resolve().parents[3] / "deploy" / "config" / "vision.toml"
@@ -55,3 +59,18 @@ def test_models_come_from_the_default_folder_and_those_of_the_operator() -> None
     models = settings.models("vision", Path("/default"))
     assert models.folders == (Path("/default"), Path("/mine"))
     assert (models.service, models.default_model) == ("vision", "mine")
+
+
+def test_the_manifest_in_the_readme_is_one_that_loads() -> None:
+    readme = Path(vision.__file__).with_name("README.md").read_text("utf-8")
+    text = readme.split("```json\n")[1].split("```")[0].replace("<SHA-256>", "0" * 64)
+    manifest = strict_json.read(Manifest, text)
+    check(manifest)
+    assert classifies(manifest)
+
+
+def test_the_readme_names_settings_that_exist() -> None:
+    readme = Path(vision.__file__).with_name("README.md").read_text("utf-8")
+    named = set(re.findall(r"`([A-Z]+(?:_[A-Z]+)*(?:__[A-Z_]+)?)`", readme))
+    assert named <= {key.upper().replace(".", "__") for key in keys(VisionSettings)}
+    assert len(named) > 8
