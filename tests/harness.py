@@ -29,6 +29,7 @@ from deploy.local.child import Child, Program
 from services.kit.discovery import ConsulSettings, Instance, Watcher
 
 ROOT = Path(__file__).resolve().parents[1]
+SERVICES = {path.parent.name for path in ROOT.glob("services/*/__main__.py")}
 START_S = 30  # longest wait for a process to be ready
 OPTIONS = [
     ("grpc.max_receive_message_length", -1),
@@ -62,8 +63,8 @@ class Replica:
     name: str
     child: Child
     log: Path
-    address: str = ""  # host:port of its gRPC port, once it is ready
-    http_address: str = ""
+    address: str  # host:port of its gRPC port
+    http_address: str
 
     def kill(self) -> None:
         """SIGKILL."""
@@ -154,38 +155,34 @@ class Suite:
 
     async def start(self, component: str, name: str, module: str = "", **settings: object) -> Replica:
         """A service, ready and registered. Settings are keys without their prefix: `BATCHER__MAX_BATCH=4`."""
-        replica = await self.launch(component, name, module, **settings)
-        await self._while_alive(replica, asyncio.ensure_future(self.until(lambda: self._registered(name))))
-        replica.address = next(i.address for i in self._all() if i.id == name)
+        replica = await self.launch(component, name, module, GRPC_PORT=free_port(), **settings)
+        await self._while_alive(replica, asyncio.ensure_future(self.until(lambda: self._registered(replica))))
         return replica
 
     async def start_gateway(self, name: str = "gateway", ready: str = "readiness", **settings: object) -> Replica:
         """A gateway whose health name `ready` is SERVING."""
-        port = free_port()
-        replica = await self.launch("gateway", name, "gateway", GRPC_PORT=port, **settings)
-        replica.address = f"127.0.0.1:{port}"
+        replica = await self.launch("gateway", name, "gateway", GRPC_PORT=free_port(), **settings)
         await self._while_alive(replica, asyncio.ensure_future(serving(replica.address, ready)))
         return replica
 
     async def launch(self, component: str, name: str, module: str = "", **settings: object) -> Replica:
-        """A process that has just been started."""
+        """A process that has just been started; its address is known if GRPC_PORT is among the settings."""
         http_port = free_port()
         values = {
             "INSTANCE": name,
             "HTTP_PORT": http_port,
             "CONSUL__ADDRESS": self.consul.address,
             "LOG__FORMAT": "json",
-            "ENGINE__DEVICE": "cpu",
+            **({"ENGINE__DEVICE": "cpu"} if component in SERVICES else {}),
             **settings,
         }
-        if component == "gateway":
-            del values["ENGINE__DEVICE"]
         clean = {key: value for key, value in os.environ.items() if not key.startswith("TRIVIUM_")}
         environment = clean | {f"TRIVIUM_{component.upper()}__{key}": str(value) for key, value in values.items()}
         command = (sys.executable, "-m", module or f"services.{component}")
         log = self.folder / f"{name}.log"
         child = await Child.spawn(Program(component, name, command, environment), log)
-        replica = Replica(component, name, child, log, http_address=f"127.0.0.1:{http_port}")
+        address = f"127.0.0.1:{values.get('GRPC_PORT', 0)}"
+        replica = Replica(component, name, child, log, address, f"127.0.0.1:{http_port}")
         self.replicas.append(replica)
         return replica
 
@@ -204,11 +201,9 @@ class Suite:
             raise AssertionError(f"{replica.name} did not get ready:\n" + "\n".join(replica.child.last_lines(20)))
         await ready
 
-    def _registered(self, name: str) -> bool:
-        return any(instance.id == name and instance.state == "passing" for instance in self._all())
-
-    def _all(self) -> list[Instance]:
-        return [instance for instances in self.instances.values() for instance in instances]
+    def _registered(self, replica: Replica) -> bool:
+        found = [instance for instances in self.instances.values() for instance in instances]
+        return any(instance.address == replica.address and instance.state == "passing" for instance in found)
 
     def _on_change(self, service: str, instances: tuple[Instance, ...]) -> None:
         self.instances[service] = instances

@@ -12,7 +12,7 @@ async def test_calls_go_on_while_consul_is_dead_and_after_it_came_back_empty(
     tmp_path: Path, bundle_folder: Path, classify: Callable[[Any], Any], connect: Callable[[str], Any]
 ) -> None:
     async with Suite.open(tmp_path) as suite:
-        await suite.start("vision", "vision-1", BUNDLES_DIR=bundle_folder)
+        await suite.start("vision", "vision-1", BUNDLES_DIR=bundle_folder, DEFAULT_MODEL="colours")
         gateway = await suite.start_gateway()
         await serving(gateway.address, "model/colours")
         async with connect(gateway.address) as channel, Traffic(classify(channel), 50).running() as traffic:
@@ -35,7 +35,7 @@ async def test_an_instance_that_comes_while_consul_is_dead_is_found_afterwards(
     async with Suite.open(tmp_path) as suite:
         gateway = await suite.start_gateway(ready="liveness")
         await suite.consul.kill()
-        await suite.launch("vision", "vision-1", BUNDLES_DIR=bundle_folder)
+        await suite.launch("vision", "vision-1", BUNDLES_DIR=bundle_folder, DEFAULT_MODEL="colours")
         await suite.consul.start()
         await serving(gateway.address, "model/colours")
         async with connect(gateway.address) as channel:

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from tests.chaos.conftest import CLASSIFY, COLOURS
 from tests.harness import Replica, Suite, Traffic, serving
+from trivium.vision.v1 import vision_pb2
 
 RATE_PER_S = 150
 Classify = Callable[..., Callable[[], Any]]
@@ -23,13 +25,25 @@ async def suite(tmp_path: Path) -> AsyncIterator[Suite]:
 
 
 async def start(suite: Suite, bundle_folder: Path, name: str) -> Replica:
-    return await suite.start("vision", name, BUNDLES_DIR=bundle_folder)
+    return await suite.start("vision", name, BUNDLES_DIR=bundle_folder, DEFAULT_MODEL="colours")
 
 
 async def start_gateway(suite: Suite, **settings: Any) -> Replica:
     gateway = await suite.start_gateway(**settings)
     await serving(gateway.address, "model/colours")
     return gateway
+
+
+async def answers(channel: Any, replica: Replica) -> None:
+    """Returns when a call through the gateway has been answered by the replica."""
+    method = channel.unary_unary(CLASSIFY)
+    request = vision_pb2.ClassifyRequest(model="colours", image=COLOURS["red"]).SerializeToString()
+    async with asyncio.timeout(10):
+        instance = ""
+        while instance != replica.name:
+            call = method(request)
+            await call
+            instance = dict(tuple(await call.trailing_metadata()))["trivium-instance"]
 
 
 async def test_sigkill_of_one_of_two_loses_no_call(
@@ -56,8 +70,8 @@ async def test_sigkill_again_and_again_loses_no_call(
             await traffic.more(60)
             first.kill()
             await first.child.wait()
-            first, second = second, await start(suite, bundle_folder, first.name)
-            await traffic.more(60)
+            await answers(channel, await start(suite, bundle_folder, first.name))
+            first, second = second, suite.replicas[-1]
     assert traffic.failures == []
     assert traffic.sent == traffic.answered
 
@@ -71,8 +85,7 @@ async def test_sigterm_of_each_in_turn_loses_no_call(
         for leaving in replicas:
             await traffic.more(60)
             assert await leaving.stop() == 0
-            await start(suite, bundle_folder, leaving.name)
-            await traffic.more(60)
+            await answers(channel, await start(suite, bundle_folder, leaving.name))
     assert traffic.failures == []
     assert traffic.sent == traffic.answered
 

@@ -13,7 +13,7 @@ from tests.harness import OPTIONS, Replica, Suite, error_info, serving
 
 CALLS = 500
 INFER = "/inference.GRPCInferenceService/ModelInfer"
-ROUNDS = 30  # of the slow bundle: a run of about 10 ms
+ROUNDS = 150  # of the slow bundle: a run of about 50 ms
 
 
 def request() -> bytes:
@@ -25,7 +25,9 @@ def request() -> bytes:
 
 async def start(suite: Suite, folder: Path) -> tuple[Replica, Replica]:
     bundles.slow(folder / "bundles", rounds=ROUNDS, max_batch=1)
-    service = await suite.start("vision", "vision-1", BUNDLES_DIR=folder / "bundles", BATCHER__MAX_QUEUE=1000)
+    service = await suite.start(
+        "vision", "vision-1", BUNDLES_DIR=folder / "bundles", BATCHER__MAX_QUEUE=1000, DEFAULT_MODEL="slow"
+    )
     gateway = await suite.start_gateway()
     await serving(gateway.address, "model/slow")
     return service, gateway
@@ -53,7 +55,7 @@ async def test_no_item_reaches_the_engine_after_its_deadline(tmp_path: Path) -> 
         async with grpc.aio.insecure_channel(gateway.address, options=OPTIONS) as channel:
             infer: Any = channel.unary_unary(INFER)
             before = await runs(service)
-            outcomes = await asyncio.gather(*(outcome(infer(request(), timeout=0.2)) for _ in range(CALLS)))
+            outcomes = await asyncio.gather(*(outcome(infer(request(), timeout=2)) for _ in range(CALLS)))
             computed = await runs(service) - before
             late = await service.metric("trivium_batch_late_items_total")
             assert await outcome(infer(request(), timeout=10)) == "OK"  # the next caller finds a free engine
