@@ -1,0 +1,1 @@
+"""`make gpu-check`: every bundle on the GPU beside the CPU."""

@@ -1,0 +1,95 @@
+"""`python -m tests.gpu_check [--seconds S] [--device cpu]`: every bundle of every service on the GPU beside the CPU."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+
+from services.kit.errors import StartupError
+from services.kit.inference import bundle as bundles
+from services.kit.inference.bundle import Bundle
+from services.kit.inference.engine import has_cuda_driver
+from services.kit.telemetry import LogSettings, configure_logs
+from tests.bench.table import render
+from tests.gpu_check import gpu
+from tests.gpu_check.check import EXACT_TOLERANCE, SERVED_TOLERANCE, Checked, Device, check
+
+SERVICES = Path(__file__).resolve().parents[2] / "services"
+
+
+def main(services: Path, device: Device, seconds: float) -> int:
+    """The exit code: 1 if a bundle cannot be opened on the device or computes something else there."""
+    if device == "cuda" and not has_cuda_driver():
+        print("no GPU here (libcuda.so.1 does not load, or sees no device): nothing was checked")
+        return 0
+    print(f"{gpu.describe() if device == 'cuda' else 'the CPU, beside itself'}; onnxruntime {_onnxruntime()}")
+    found, failed = all_bundles(services), []
+    checked = []
+    for bundle in found:
+        try:
+            checked.append(check(bundle, device, seconds))
+        except StartupError as error:
+            failed.append(f"{bundle.name}/{bundle.version}: {error}\n  hint: {error.hint}")
+    if checked:
+        print(tables(checked, device))
+    failed += [f"{one.bundle}: {problem}" for one in checked for problem in one.problems]
+    for line in failed:
+        print(f"failed: {line}")
+    if not found:
+        print(f"failed: there are no bundles in {services}/*/bundles")
+    return 1 if failed or not found else 0
+
+
+def all_bundles(services: Path) -> list[Bundle]:
+    """The bundles of every service, by service, name and version."""
+    folders = sorted(services.glob("*/bundles"))
+    return [bundle for folder in folders for bundle in bundles.discover([folder], folder.parent.name)]
+
+
+def tables(checked: Sequence[Checked], device: Device) -> str:
+    """Parity and speed."""
+    parity = [
+        [
+            one.bundle,
+            str(one.nodes),
+            ", ".join(one.elsewhere) or "none",
+            f"{one.exact_error:.1e}",
+            f"{one.served_error:.1e}",
+            "; ".join(one.problems) or "ok",
+        ]
+        for one in checked
+    ]
+    speeds = [
+        [one.bundle, name, str(speed.rows), f"{speed.p50_ms:.3f}", f"{speed.rows_per_s:.0f}"]
+        for one in checked
+        for name, measured in one.speeds.items()
+        for speed in measured
+    ]
+    exact, served = f"error, TF32 off (<= {EXACT_TOLERANCE:.0e})", f"error as served (<= {SERVED_TOLERANCE:.0e})"
+    return "\n\n".join(
+        [
+            "Errors are the largest difference from the CPU's answers to random inputs, relative to the largest number "
+            "of the output; known answers were compared before.",
+            render(["bundle", f"nodes on {device}", "elsewhere", exact, served, "result"], parity),
+            "A run from host memory to host memory (on the GPU with IOBinding, copies included):",
+            render(["bundle", "device", "batch", "p50 ms", "rows/s"], speeds),
+        ]
+    )
+
+
+def _onnxruntime() -> str:
+    return next((metadata.version(n) for n in ("onnxruntime-gpu", "onnxruntime") if _installed(n)), "unknown")
+
+
+def _installed(package: str) -> bool:
+    return bool(list(metadata.distributions(name=package)))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m tests.gpu_check", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=1.0, help="of each measurement of speed")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: try the check itself")
+    arguments = parser.parse_args()
+    configure_logs(LogSettings(level="error"))
+    sys.exit(main(SERVICES, arguments.device, arguments.seconds))
