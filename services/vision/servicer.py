@@ -63,6 +63,7 @@ class VisionServicer:
             return
         model, pipeline = self._find(first.model, classifies, "classes")
         call.stage = "stream"
+        call.fields["model"] = f"{model.name}:{model.version}"
         total = _Total(call)
 
         async def answer(request: vision_pb2.ClassifyStreamRequest) -> vision_pb2.ClassifyStreamResponse:

@@ -221,7 +221,7 @@ async def test_a_stream_answers_each_image_or_its_own_error(servicer: VisionServ
         "d": ("INVALID_FIELD", "model", "admission"),
         "e": ("INTERNAL", "", "decode"),
     }
-    assert this.fields == {"items": 8, "failed_items": 6}
+    assert this.fields == {"model": "default:1", "items": 8, "failed_items": 6}
 
 
 def reason(status: status_pb2.Status) -> tuple[str, str, str]:
