@@ -1,0 +1,149 @@
+"""Which endpoints a model's calls may go to, and what a caller hears where there is none."""
+
+import pytest
+
+from gateway.endpoint import Endpoint
+from gateway.methods import ANY
+from gateway.routes import Route, Routes
+from services.kit.errors import InvalidField, ModelNotFound, NoInstance, NotReady
+from tests.unit.gateway.fakes import VISION, endpoint, model
+
+
+def routes(*endpoints: Endpoint) -> Routes:
+    """Published after discovery has answered."""
+    made = Routes()
+    made.publish(endpoints, answered=True)
+    return made
+
+
+def names(route: Route) -> set[str]:
+    return {found.id for found in route.endpoints}
+
+
+OLD = endpoint("old", model(version=1))
+NEW = endpoint("new", model(version=1), model(version=2, labels=("canary",)))
+FAILED = endpoint("failed", model(version=3, ready=False))
+
+
+def test_a_name_alone_means_the_highest_ready_version_of_all_instances() -> None:
+    route = routes(OLD, NEW, FAILED).typed(VISION, "digits")
+    assert (names(route), route.version) == ({"new"}, 2)
+
+
+def test_an_exact_version_is_found_wherever_it_is() -> None:
+    assert names(routes(OLD, NEW).typed(VISION, "digits:1")) == {"old", "new"}
+    assert names(routes(OLD, NEW).named("digits", "1")) == {"old", "new"}
+
+
+def test_a_label_is_found_where_an_instance_has_it() -> None:
+    route = routes(OLD, NEW).typed(VISION, "digits@canary")
+    assert (names(route), route.version) == ({"new"}, 2)
+
+
+def test_an_empty_name_goes_to_every_instance_of_the_service_and_to_no_other() -> None:
+    other = endpoint("other", service="trivium-sequence-v1")
+    assert names(routes(OLD, NEW, other).typed(VISION, "")) == {"old", "new"}
+
+
+def test_the_open_inference_protocol_finds_models_of_any_service() -> None:
+    other = endpoint("other", model("rnn"), service="trivium-sequence-v1")
+    found = routes(OLD, other)
+    assert names(found.named("rnn", "")) == {"other"}
+    assert names(found.typed(ANY, "rnn")) == {"other"}
+    with pytest.raises(ModelNotFound):
+        found.typed(VISION, "rnn")
+
+
+def test_an_instance_without_model_service_answers_to_any_name_of_its_own_package() -> None:
+    echo = endpoint("echo", service="trivium-echo-v1")
+    echo.models, echo.any_model = None, True
+    found = routes(echo, OLD)
+    for text in ("", "whatever", "a:b:c", "x@"):
+        assert names(found.typed("trivium-echo-v1", text)) == {"echo"}
+    with pytest.raises(ModelNotFound):
+        found.named("whatever", "")
+
+
+@pytest.mark.parametrize("state", ["maintenance", "critical"])
+def test_an_instance_that_leaves_or_fails_gets_nothing(state: str) -> None:
+    leaving = endpoint("leaving", state=state)  # type: ignore[arg-type]
+    assert names(routes(leaving, OLD).typed(VISION, "digits")) == {"old"}
+
+
+def test_before_discovery_has_answered_nothing_is_said_to_be_missing() -> None:
+    made = Routes()
+    with pytest.raises(NotReady):
+        made.typed(VISION, "digits")
+    made.publish([], answered=False)
+    with pytest.raises(NotReady):
+        made.named("digits", "")
+
+
+@pytest.mark.parametrize("text", ["nope", "digits:9", "digits@stable"])
+def test_what_was_never_seen_is_not_found(text: str) -> None:
+    with pytest.raises(ModelNotFound):
+        routes(OLD, NEW).typed(VISION, text)
+
+
+@pytest.mark.parametrize("text", ["digits", "digits:2", "digits@canary", ""])
+def test_what_was_seen_and_is_gone_has_no_instance(text: str) -> None:
+    made = routes(OLD, NEW)
+    made.publish([], answered=True)
+    with pytest.raises(NoInstance) as raised:
+        made.typed(VISION, text)
+    assert raised.value.retry_after_s
+
+
+def test_while_an_instance_has_not_told_its_models_nobody_says_not_found() -> None:
+    silent = endpoint("silent")
+    silent.models = None
+    made = routes(OLD, silent)
+    with pytest.raises(NotReady):
+        made.typed(VISION, "nope")
+    assert names(made.typed(VISION, "digits")) == {"old"}
+    silent.ejected = True  # it may never tell
+    made.publish([OLD, silent], answered=True)
+    with pytest.raises(ModelNotFound):
+        made.typed(VISION, "nope")
+
+
+@pytest.mark.parametrize(
+    ("version", "message"),
+    [
+        (
+            "x",
+            "failed to get model version from specified version string 'x' (details: stol), "
+            "version should be an integral value > 0",
+        ),
+        ("-1", "invalid model version specified '-1' , version should be an integral value > 0"),
+        ("0", "invalid model version specified '0' , version should be an integral value > 0"),
+        ("9" * 30, f"invalid model version specified '{'9' * 30}' , version should be an integral value > 0"),
+    ],
+)
+def test_a_malformed_version_is_refused_in_tritons_words(version: str, message: str) -> None:
+    with pytest.raises(InvalidField, match="version should be") as raised:
+        routes(OLD).named("digits", version)
+    assert raised.value.message == message
+
+
+def test_an_unknown_model_is_refused_in_tritons_words() -> None:
+    for name, version, message in (
+        ("nope", "", "Request for unknown model: 'nope' is not found"),
+        ("digits", "9", "Request for unknown model: 'digits' version 9 is not found"),
+        ("", "", "Request for unknown model: '' is not found"),
+    ):
+        with pytest.raises(ModelNotFound) as raised:
+            routes(OLD).named(name, version)
+        assert raised.value.message == message
+
+
+def test_a_malformed_typed_name_is_refused() -> None:
+    with pytest.raises(InvalidField):
+        routes(OLD).typed(VISION, "digits:x")
+
+
+def test_a_change_of_the_endpoints_counts_for_names_that_were_asked_for_before() -> None:
+    made = routes(OLD)
+    assert names(made.typed(VISION, "digits")) == {"old"}
+    made.publish([OLD, NEW], answered=True)
+    assert names(made.typed(VISION, "digits")) == {"new"}

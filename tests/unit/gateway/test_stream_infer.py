@@ -1,0 +1,190 @@
+"""ModelStreamInfer is split by message, and one failure is one message."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+
+from gateway.addressing import STREAM_INFER
+from gateway.endpoint import Endpoint
+from gateway.settings import StreamSettings
+from gateway.stream_infer import StreamInfer
+from inference import grpc_service_pb2 as oip
+from services.kit.call import Call
+from services.kit.deadline import Deadline
+from tests.unit.gateway.fakes import Gateway, broken, endpoint, fake, model
+
+
+def request(request_id: str, name: str = "digits", *, sequence: int = 0) -> bytes:
+    """One message of the caller."""
+    made = oip.ModelInferRequest(model_name=name, id=request_id)
+    if sequence:
+        made.parameters["sequence_id"].int64_param = sequence
+    return made.SerializeToString()
+
+
+def answer(request_id: str, instance: str, *, final: bool = True) -> bytes:
+    """One message of an instance, which names itself in the version."""
+    made = oip.ModelStreamInferResponse()
+    made.infer_response.id, made.infer_response.model_version = request_id, instance
+    made.infer_response.parameters["triton_final_response"].bool_param = final
+    return made.SerializeToString()
+
+
+def serving(name: str, *models: str, breaks_after: int | None = None, repeats: int = 1) -> Endpoint:
+    """An endpoint that answers each request, and breaks its stream after so many."""
+    made = endpoint(name, *(model(found) for found in models or ("digits",)))
+    answered = [0]
+
+    async def follow(requests: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+        async for data in requests:
+            fake(made).streamed.append(oip.ModelInferRequest.FromString(data).id)
+            for number in range(repeats):
+                if answered[0] == breaks_after:
+                    raise broken()
+                answered[0] += 1
+                yield answer(fake(made).streamed[-1], name, final=number == repeats - 1)
+
+    fake(made).follow = follow
+    return made
+
+
+async def ask(
+    endpoints: Sequence[Endpoint], requests: Sequence[bytes], *, window: int = 64
+) -> list[tuple[str, str, str]]:
+    """Id, instance and error message of every answer."""
+    gateway = Gateway(list(endpoints))
+    method = StreamInfer(gateway.routes, gateway.dispatch, StreamSettings(window=window))
+
+    async def messages() -> AsyncIterator[bytes]:
+        for data in requests:
+            yield data
+
+    found = []
+    async with asyncio.timeout(10):
+        async for data in method.stream(messages(), Call(STREAM_INFER, Deadline())):
+            response = oip.ModelStreamInferResponse.FromString(data)
+            found.append((response.infer_response.id, response.infer_response.model_version, response.error_message))
+    await gateway.close()
+    assert all(one.in_flight in (0, -10) for one in endpoints)
+    return found
+
+
+def first(made: Endpoint) -> Endpoint:
+    """The endpoint that is picked first."""
+    made.in_flight = -10
+    return made
+
+
+async def test_each_message_goes_to_the_model_that_it_names_in_the_order_of_its_model() -> None:
+    requests = [request(str(number), "digits" if number % 2 else "shapes") for number in range(20)]
+    found = await ask([serving("one", "digits"), serving("two", "shapes")], requests)
+    assert [one for one in found if one[1] == "one"] == [(str(n), "one", "") for n in range(1, 20, 2)]
+    assert [one for one in found if one[1] == "two"] == [(str(n), "two", "") for n in range(0, 20, 2)]
+
+
+async def test_more_messages_than_the_window_are_answered_too() -> None:
+    found = await ask([serving("one")], [request(str(number)) for number in range(50)], window=3)
+    assert [one[0] for one in found] == [str(number) for number in range(50)]
+
+
+async def test_an_unknown_model_a_malformed_version_and_garbage_fail_alone() -> None:
+    wrong = oip.ModelInferRequest(model_name="digits", model_version="x", id="b").SerializeToString()
+    found = await ask([serving("one")], [request("a", "nope"), wrong, b"\x0a\xff", request("c")])
+    assert sorted(found) == [
+        ("", "", "the 2 bytes of the request are no inference.ModelInferRequest"),
+        ("a", "", "Request for unknown model: 'nope' is not found"),
+        (
+            "b",
+            "",
+            "failed to get model version from specified version string 'x' (details: stol), "
+            "version should be an integral value > 0",
+        ),
+        ("c", "one", ""),
+    ]
+
+
+async def test_messages_that_a_broken_stream_left_unanswered_go_to_another_instance() -> None:
+    bad, good = first(serving("bad", breaks_after=2)), serving("good")
+    found = await ask([bad, good], [request(str(number)) for number in range(6)])
+    assert sorted(found) == [(str(n), "bad" if n < 2 else "good", "") for n in range(6)]
+
+
+async def test_an_unanswered_step_of_a_sequence_fails_and_the_stream_goes_on() -> None:
+    bad, good = first(serving("bad", breaks_after=1)), serving("good")
+    found = await ask([bad, good], [request("a"), request("b", sequence=7), request("c")])
+    by_id = {one[0]: one for one in found}
+    assert by_id["a"] == ("a", "bad", "")
+    assert "connection to bad failed" in by_id["b"][2]
+    assert by_id["c"] == ("c", "good", "")
+
+
+async def test_a_request_that_has_half_its_answers_is_not_begun_again() -> None:
+    bad, good = first(serving("bad", breaks_after=1, repeats=2)), serving("good", repeats=2)
+    found = await ask([bad, good], [request("a"), request("b")])
+    assert [one[:2] for one in found if one[0] == "a"] == [("a", "bad"), ("a", "")]
+    assert [one[:2] for one in found if one[0] == "b"] == [("b", "good"), ("b", "good")]
+
+
+async def test_without_another_instance_every_unanswered_message_gets_an_error() -> None:
+    found = await ask([serving("bad", breaks_after=1)], [request(str(number)) for number in range(4)])
+    assert sorted(one[0] for one in found) == ["0", "1", "2", "3"]
+    assert [one[0] for one in found if not one[2]] == ["0"]
+
+
+async def test_an_instance_that_ends_the_stream_too_early_is_a_broken_one() -> None:
+    lazy = first(endpoint("lazy"))
+
+    async def follow(requests: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+        await anext(requests)
+        for _ in range(0):
+            yield b""
+
+    fake(lazy).follow = follow
+    assert await ask([lazy, serving("good")], [request("a")]) == [("a", "good", "")]
+
+
+async def test_messages_follow_an_instance_that_leaves_to_another_one() -> None:
+    leaving, staying = first(serving("leaving")), serving("staying")
+    gateway = Gateway([leaving, staying])
+    method = StreamInfer(gateway.routes, gateway.dispatch, StreamSettings())
+    sent: asyncio.Queue[bytes | None] = asyncio.Queue()
+
+    async def messages() -> AsyncIterator[bytes]:
+        while (data := await sent.get()) is not None:
+            yield data
+
+    answers = method.stream(messages(), Call(STREAM_INFER, Deadline()))
+    sent.put_nowait(request("a"))
+    assert b"leaving" in await anext(answers)
+    leaving.state = "maintenance"
+    gateway.routes.publish([leaving, staying], answered=True)
+    sent.put_nowait(request("b"))
+    assert b"staying" in await anext(answers)
+    sent.put_nowait(None)
+    assert [data async for data in answers] == []
+
+
+async def test_a_caller_that_leaves_ends_the_streams_to_the_instances() -> None:
+    one = endpoint("one")
+    ended = asyncio.Event()
+
+    async def follow(requests: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+        try:
+            async for _ in requests:
+                yield answer("a", "one")
+        finally:
+            ended.set()
+
+    fake(one).follow = follow
+    gateway = Gateway([one])
+
+    async def endless() -> AsyncIterator[bytes]:
+        yield request("a")
+        await asyncio.Event().wait()
+
+    answers = StreamInfer(gateway.routes, gateway.dispatch, StreamSettings()).stream(
+        endless(), Call(STREAM_INFER, Deadline())
+    )
+    await anext(answers)
+    await answers.aclose()  # type: ignore[attr-defined]
+    await ended.wait()
+    assert one.in_flight == 0
