@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import psutil
 
@@ -40,10 +41,7 @@ class Child:
 
         To be called in the main thread: Linux takes the end of the thread that forked for the end of the parent.
         """
-        with log_file.open("ab") as log:
-            now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
-            log.write(f"--- {now} starting {program.instance}: {' '.join(program.command)}\n".encode())
-            log.flush()
+        with _open_log(log_file, program) as log:
             start = log.tell()  # before the child shares, and moves, the position
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-I", "-S", str(LEASH), str(os.getpid()), *program.command),
@@ -70,11 +68,24 @@ class Child:
             os.killpg(self.pid, signal.SIGKILL)
 
     def last_lines(self, count: int) -> list[str]:
-        """The last lines of what it has printed so far."""
-        with self._log_file.open("rb") as log:
-            end = log.seek(0, os.SEEK_END)
-            log.seek(max(self._log_start, end - 16 * 1024))
-            return log.read().decode("utf-8", "replace").splitlines()[-count:]
+        """The last lines of what it has printed so far; none if someone has removed the log file."""
+        try:
+            with self._log_file.open("rb") as log:
+                end = log.seek(0, os.SEEK_END)
+                log.seek(max(self._log_start, end - 16 * 1024))
+                return log.read().decode("utf-8", "replace").splitlines()[-count:]
+        except FileNotFoundError:
+            return []
+
+
+def _open_log(log_file: Path, program: Program) -> BinaryIO:
+    """The log file, opened to append, with a line that says what is being started."""
+    log_file.parent.mkdir(parents=True, exist_ok=True)  # someone may have tidied up
+    log = log_file.open("ab")
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+    log.write(f"--- {now} starting {program.instance}: {' '.join(program.command)}\n".encode())
+    log.flush()
+    return log
 
 
 def _create_time(pid: int) -> float:

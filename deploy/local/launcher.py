@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import time
 from collections.abc import Coroutine
 from dataclasses import dataclass
 
@@ -20,6 +21,8 @@ from deploy.local.supervisor import Supervisor
 # Seconds after the order to stop at which what still runs is killed: first the gateway, then services, then Consul. All
 # has ended within 10 s, with time to spare for a busy machine.
 STOP_GATEWAY_S, STOP_SERVICES_S, STOP_CONSUL_S = 5.5, 7.5, 8.0
+# One Ctrl-C may come twice, from the terminal and from a program in between that passes it on.
+SAME_INTERRUPT_S = 0.1
 # Besides its drain, a process says goodbye for a second and then closes its connections.
 AFTER_DRAIN_S = 4.0
 
@@ -39,6 +42,7 @@ class Launcher:
         self._options, self._address, self._run_dir, self._progress = options, address, run_dir, progress
         self._supervisor = Supervisor(run_dir, progress)
         self._asked = asyncio.Event()  # to stop
+        self._interrupted_at = 0.0
 
     async def run(self) -> None:
         """Returns when it was told to stop by a signal, and everything has ended.
@@ -61,10 +65,13 @@ class Launcher:
             loop.add_signal_handler(signal.SIGHUP, self._asked.set)
 
     def _interrupted(self) -> None:
-        if self._asked.is_set():
+        now = time.monotonic()
+        if not self._asked.is_set():
+            self._asked.set()
+            self._interrupted_at = now
+        elif now - self._interrupted_at > SAME_INTERRUPT_S:
             self._progress.problem("interrupted again: killing everything")
             self._supervisor.kill_all()
-        self._asked.set()
 
     async def _until_asked(self, work: Coroutine[None, None, None]) -> None:
         """Runs `work` until it fails or a signal comes."""
@@ -83,7 +90,7 @@ class Launcher:
         self._progress.step(f"starting Consul ({binary})")
         first = self._supervisor.keep(consul.program, consul.serving)
         self._start_components(consul.address)
-        await first.ready.wait()
+        await first.first_ready()
         async with (
             listening(self._run_dir.path, self._stop_one),
             follow_services(self._supervisor, consul.address),
@@ -106,7 +113,7 @@ class Launcher:
     async def _announce(self, consul_address: str) -> None:
         """Says when all of it is up, and shows that it works."""
         for keeper in list(self._supervisor.keepers.values()):
-            await keeper.ready.wait()
+            await keeper.first_ready()
         await until_known(self._address.grpc, service_names())
         self._progress.ready(
             (

@@ -37,9 +37,9 @@ class Progress:
 
     def ready(self, addresses: Sequence[tuple[str, str]]) -> None:
         """Everything is up: one line that begins with "ready" and names the addresses."""
-        line = Text("ready", "bold green")
+        line = Text().append("ready", "bold green")
         for name, address in addresses:
-            line.append(f"  {name} ", "dim").append(address, "default")
+            line.append(f"  {name} ", "dim").append(address)
         self._write(line)
 
     def note(self, text: str) -> None:
@@ -47,8 +47,8 @@ class Progress:
         self._write(Text(text))
 
     def _print(self, text: str, style: str = "") -> None:
-        line = Text(f"{self._clock() - self._started:8.2f} s ", "dim")
-        self._write(line.append(text, style or "default"))
+        time_passed = f"{self._clock() - self._started:8.2f} s "
+        self._write(Text().append(time_passed, "dim").append(text, style))
 
     def _write(self, line: Text) -> None:
         with contextlib.suppress(OSError):  # a terminal that was closed

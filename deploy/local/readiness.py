@@ -31,7 +31,9 @@ async def follow_services(supervisor: Supervisor, consul_address: str) -> AsyncI
     def on_change(service: str, instances: tuple[Instance, ...]) -> None:
         for instance in instances:
             keeper = supervisor.keepers.get(instance.id)
-            if instance.state == "passing" and keeper is not None and _is_its_own(keeper, instance.address):
+            if keeper is None or instance.state != "passing" or keeper.address == instance.address:
+                continue
+            if _is_its_own(keeper, instance.address):
                 keeper.mark_ready(instance.address)
 
     async with Watcher.open(ConsulSettings(address=consul_address), CollectorRegistry(), on_change):

@@ -72,8 +72,7 @@ class RunDir:
                 (self.path / "run.json").unlink(missing_ok=True)
 
     def log_file(self, instance: str) -> Path:
-        """Where the output of an instance goes; the folder exists."""
-        self.logs.mkdir(parents=True, exist_ok=True)
+        """Where the output of an instance goes."""
         return self.logs / f"{instance}.log"
 
     def write(self, processes: Sequence[Process]) -> None:

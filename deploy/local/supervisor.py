@@ -59,6 +59,12 @@ class Keeper:
         self._progress.step(f"{self.program.instance} is up at {address}")
         self._on_change()
 
+    async def first_ready(self) -> None:
+        """Returns when a process of it is ready, or it was stopped for good."""
+        waiting = asyncio.create_task(self.ready.wait())
+        await asyncio.wait({waiting, self._task}, return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+
     def retire(self) -> None:
         """From now on, nothing takes the place of the process when it ends."""
         self._leaving.set()
@@ -180,7 +186,11 @@ class Supervisor:
             keeper.kill()
 
     def _record(self) -> None:
-        self._run_dir.write([_process(keeper, child) for keeper in self.keepers.values() if (child := keeper.child)])
+        found = [_process(keeper, child) for keeper in self.keepers.values() if (child := keeper.child)]
+        try:
+            self._run_dir.write(found)
+        except OSError as error:  # a full disk; the processes themselves go on
+            self._progress.problem(f"cannot say in run.json what runs: {error}")
 
 
 def _process(keeper: Keeper, child: Child) -> Process:
