@@ -56,13 +56,17 @@ class Launcher:
             await self._until_asked(self._serve())
         finally:
             await self._stop()
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                signal.signal(number, signal.SIG_IGN)  # nothing is left to stop
 
     def _listen_to_signals(self) -> None:
+        """Not through the loop's own handlers: it takes them away when it closes, and one more Ctrl-C would then end
+        this process as a failure."""
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGINT, self._interrupted)
-        loop.add_signal_handler(signal.SIGTERM, self._asked.set)
+        signal.signal(signal.SIGINT, lambda *_: loop.call_soon_threadsafe(self._interrupted))
+        signal.signal(signal.SIGTERM, lambda *_: loop.call_soon_threadsafe(self._asked.set))
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup
-            loop.add_signal_handler(signal.SIGHUP, self._asked.set)
+            signal.signal(signal.SIGHUP, lambda *_: loop.call_soon_threadsafe(self._asked.set))
 
     def _interrupted(self) -> None:
         now = time.monotonic()
