@@ -29,7 +29,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 MODEL, MANIFEST, KNOWN_ANSWERS, LABELS = "model.onnx", "manifest.json", "known_answers.npz", "labels.json"
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
-VERSION = re.compile(r"[1-9][0-9]{0,17}")
+VERSION = re.compile(r"[1-9][0-9]{0,8}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,7 +119,7 @@ def _check_contents(inputs: Sequence[Input], raw: Sequence[bytes], interface: In
     if not raw:
         return
     for tensor in inputs:
-        if any(len(getattr(tensor.contents, field)) for field in TYPED_FIELDS):
+        if tensor.HasField("contents") and any(len(getattr(tensor.contents, field)) for field in TYPED_FIELDS):
             raise _invalid(
                 f"contents field must not be specified when using raw_input_contents for '{tensor.name}' for model "
                 f"'{interface.model}'",
