@@ -1,21 +1,25 @@
 """The committed vision bundles against the networks that they were exported from, and against their own promises."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
 import torch
 from onnx import numpy_helper
+from PIL import Image, ImageDraw, ImageFont
 
 from services.kit.inference import bundle as bundles
 from services.kit.inference.bundle import Bundle
 from services.kit.training.export import check_parity, interface, session
+from services.vision.fitting import fit, mode
 from services.vision.training import network as networks
 from services.vision.training.export import OUTPUTS, predict
-from services.vision.training.recipes import CARDS, FOLDER, Card, digest
+from services.vision.training.recipes import CARDS, FOLDER, SAMPLES, Card, digest
 from services.vision.training.train import held_out
 
 BATCHES = (1, 2, 3, 5, 8, 16, 64)
@@ -111,3 +115,32 @@ def test_the_bundles_are_small_enough_to_be_committed() -> None:
     sizes = {path: path.stat().st_size for path in FOLDER.rglob("*") if path.is_file()}
     assert sum(sizes.values()) <= 3 * MIB
     assert max(sizes.values()) <= 4 * MIB
+
+
+@pytest.mark.parametrize("name", ["digits-lenet", "digits-cnn"])
+def test_digits_unlike_any_trained_on_are_mostly_recognised(name: str) -> None:
+    """Printed ones of a font that no training saw, as large as a page of a phone's drawing program."""
+    bundle = bundles.load(FOLDER / name / "1")
+    steps = bundle.manifest.preprocessing
+    assert steps is not None
+    font = ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", 150)
+    pictures = []
+    for digit, paper in itertools.product(range(10), (255, 0)):
+        picture = Image.new("L", (200, 200), paper)
+        ImageDraw.Draw(picture).text((100, 100), str(digit), font=font, fill=255 - paper, anchor="mm")
+        pictures.append(fit(picture, steps))
+    predicted = predict((bundle.path / "model.onnx").read_bytes(), np.stack(pictures))
+    assert int((predicted == np.repeat(np.arange(10), 2)).sum()) >= 18
+
+
+def test_the_sample_images_show_what_their_names_say() -> None:
+    for name, pattern in (("digits-lenet", "[0-9]-*.png"), ("digits-cnn", "[0-9]-*.png"), ("shapes-rgb", "[a-z]*.png")):
+        bundle = bundles.load(FOLDER / name / "1")
+        steps = bundle.manifest.preprocessing
+        assert steps is not None
+        paths = sorted(SAMPLES.glob(pattern))
+        assert len(paths) >= 3
+        pixels = np.stack([fit(Image.open(path).convert(mode(steps)), steps) for path in paths])
+        predicted = predict((bundle.path / "model.onnx").read_bytes(), pixels)
+        labels = [bundle.manifest.classes[index] for index in predicted]
+        assert labels == [path.name.split("-")[0] for path in paths], name
