@@ -23,11 +23,7 @@ def read(cls: type[T], text: str) -> T:
     Raises:
         Mismatch: says which key is wrong and what it should be.
     """
-    try:
-        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_refused)
-    except (ValueError, RecursionError) as error:
-        raise Mismatch(f"this is not the JSON that is wanted: {error}") from None
-    return typing.cast(T, _convert(cls, value, ""))
+    return typing.cast(T, _convert(cls, _parsed(text), ""))
 
 
 def read_mapping(hint: type[T], text: str) -> dict[str, T]:
@@ -36,11 +32,15 @@ def read_mapping(hint: type[T], text: str) -> dict[str, T]:
     Raises:
         Mismatch: as for `read`.
     """
+    return typing.cast(dict[str, T], _mapping(hint, _parsed(text), ""))
+
+
+def _parsed(text: str) -> object:
     try:
-        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_refused)
+        value: object = json.loads(text, object_pairs_hook=_unique, parse_constant=_refused)
     except (ValueError, RecursionError) as error:
         raise Mismatch(f"this is not the JSON that is wanted: {error}") from None
-    return typing.cast(dict[str, T], _mapping(hint, value, ""))
+    return value
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
