@@ -104,14 +104,9 @@ class Catalog:
         deadline = Deadline(min(call.deadline.at, Deadline.after(self._settings.load_timeout_s).at))
         found = await asyncio.gather(*(_tell(endpoint, path, request, deadline) for endpoint in asked))
         outcomes = list(zip(asked, found, strict=True))
-        await asyncio.gather(*(self._again(endpoint) for endpoint, outcome in outcomes if not _unknown(outcome)))
+        changed = [endpoint for endpoint, outcome in outcomes if not _unknown(outcome)]
+        await asyncio.gather(*(self._fleet.learn_again(endpoint, self._settings.timeout_s) for endpoint in changed))
         judge(outcomes, name, unload=unload)
-
-    async def _again(self, endpoint: Endpoint) -> None:
-        """The caller finds what it has just changed; an instance that does not answer is learned later."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._settings.timeout_s):
-                await asyncio.shield(self._fleet.learn(endpoint))
 
     async def _count(self, endpoint: Endpoint) -> None:
         try:

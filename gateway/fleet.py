@@ -99,13 +99,19 @@ class Fleet:
             self._update(instance)
         self._publish()
 
-    def learn(self, endpoint: Endpoint) -> "asyncio.Task[None]":
+    async def learn_again(self, endpoint: Endpoint, timeout_s: float) -> None:
+        """Returns when the endpoint has told what it serves from now on, or when the time is over."""
+        self._start_learning(endpoint)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while (task := self._learning.get(endpoint)) is not None:  # a newer one may take the place of ours
+                    await asyncio.wait((task,))
+
+    def _start_learning(self, endpoint: Endpoint) -> None:
         """Asks the endpoint what it serves, until it answers; the routes follow."""
         if running := self._learning.pop(endpoint, None):
             running.cancel()
-        task = asyncio.create_task(self._learn(endpoint), name=f"learn {endpoint.id}")
-        self._learning[endpoint] = task
-        return task
+        self._learning[endpoint] = asyncio.create_task(self._learn(endpoint), name=f"learn {endpoint.id}")
 
     def _update(self, instance: Instance) -> None:
         key = (instance.service, instance.address)
@@ -120,7 +126,7 @@ class Fleet:
         digest = instance.meta.get("models_digest", "")
         if digest != endpoint.digest:
             endpoint.digest = digest
-            self.learn(endpoint)
+            self._start_learning(endpoint)
 
     def _vanish(self, endpoint: Endpoint, *, replaced: bool) -> None:
         if endpoint.state == "vanished":
@@ -171,7 +177,7 @@ class Fleet:
         if not await inquiry.serving(endpoint.upstream, self._probe_timeout_s):
             return False
         if endpoint not in self._learning:
-            self.learn(endpoint)
+            self._start_learning(endpoint)
         return True
 
     def _peers(self, endpoint: Endpoint) -> int:

@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError
 
 from gateway import addressing
 from gateway.attempts import Attempts, Dispatch
-from gateway.methods import ANY, MODEL_INFER, Methods, Rpc, undescribed
+from gateway.methods import ANY, MODEL_INFER, SHARED_PACKAGES, Methods, Rpc, package_of, undescribed
 from gateway.routes import Routes
 from gateway.source import Source
 from inference import grpc_service_pb2 as oip
@@ -129,10 +129,12 @@ class Forwarder:
         )
 
     def _undescribed(self, path: str) -> Method:
-        """Callers make such paths up: their metrics share one label."""
-        rpc = undescribed(path)
-        known = rpc.service != ANY and (rpc.service in self._routes.services or self._methods.services(rpc.service))
-        if known:
+        """Callers make such paths up: their metrics share one label.
+
+        Of a package that every service has, an instance knows better than the gateway why a method is not offered.
+        """
+        rpc, shared = undescribed(path), package_of(path) in SHARED_PACKAGES and self._routes.ready()
+        if shared or rpc.service in self._routes.services or (rpc.service and self._methods.services(rpc.service)):
             return self._forwarding(rpc, "undescribed")
         return raw("unknown", partial(self._refuse, path), request_streaming=True, response_streaming=True)
 

@@ -30,12 +30,11 @@ class Rpc:
 
     path: str  # "/trivium.vision.v1.VisionService/Classify"
     service: str  # Consul service, or ANY
-    request_streaming: bool = True
+    request_streaming: bool = True  # a stream both ways carries a unary call too
     response_streaming: bool = True
     safe: bool = False  # the same call twice is as good as once
     resumable: bool = False
     address: Address | None = None
-    described: bool = True  # False: seen on the wire only, and its streams and safety are unknown
 
 
 class Methods:
@@ -112,8 +111,12 @@ def consul_name(package: str) -> str:
 
 def undescribed(path: str) -> Rpc:
     """A method seen on the wire only: forwarded to an instance of its package as a stream both ways."""
-    package = path.removeprefix("/").partition("/")[0].rpartition(".")[0]
-    return Rpc(path, consul_name(package), described=False)
+    return Rpc(path, consul_name(package_of(path)))
+
+
+def package_of(path: str) -> str:
+    """The package in "/package.Service/Method"."""
+    return path.removeprefix("/").partition("/")[0].rpartition(".")[0]
 
 
 def _safe(path: str, options: MethodOptions) -> bool:

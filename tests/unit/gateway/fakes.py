@@ -70,6 +70,7 @@ class FakeUpstream(Upstream):
         self.target = self.name = name
         self.answer: Answer = answer or (lambda path, request: b"answer of " + name.encode())
         self.models: tuple[model_pb2.ModelInfo, ...] = (model(),)
+        self.on_list: Callable[[], None] = lambda: None  # called when it is asked for its models
         self.seen: list[Seen] = []
         self.streamed: list[str] = []  # ids of what came on streams
         self.up, self.closed = True, False
@@ -81,6 +82,8 @@ class FakeUpstream(Upstream):
     async def unary(self, path: str, request: bytes, metadata: Metadata, deadline: Deadline) -> Reply:
         """One answer."""
         if path == f"{MODEL_SERVICE}ListModels":
+            self.on_list()
+            await asyncio.sleep(0)
             return Reply(models_pb2.ListModelsResponse(models=self.models).SerializeToString(), (), ())
         self.seen.append(Seen(path, request, metadata, deadline))
         self.reached.set()

@@ -135,6 +135,21 @@ async def test_a_load_goes_to_every_instance_and_the_caller_finds_it_done() -> N
     assert len(gateway.routes.named("extra", "").endpoints) == 2
 
 
+async def test_a_load_is_answered_even_if_consul_reports_the_new_digest_meanwhile() -> None:
+    def loading(upstream: FakeUpstream) -> None:
+        upstream.answer = lambda path, request: b""
+
+    found, gateway = await catalog(a=loading)
+
+    def report() -> None:
+        gateway.made["a:1"].on_list = lambda: None
+        gateway.fleet.changed(VISION, [instance("a", digest="new")])
+
+    gateway.made["a:1"].on_list = report
+    response = await ModelServicer(found).load_model(models_pb2.LoadModelRequest(model="digits"), CALL)
+    assert [one.name for one in response.models] == ["digits"]
+
+
 @pytest.mark.parametrize("name", ["", "../secret", "a/b", "digits:1", "digits@x", "UPPER", "a" * 64])
 async def test_only_bundle_names_are_loaded(name: str) -> None:
     found, gateway = await catalog(a=plain)

@@ -231,6 +231,15 @@ async def test_a_service_that_nobody_has_is_refused_with_what_there_is() -> None
         method.handler(images(1), Call("unknown", Deadline()))
 
 
+async def test_why_a_method_of_triton_is_not_offered_is_for_an_instance_to_say() -> None:
+    path = f"{OIP}SystemSharedMemoryStatus"
+    trial = Trial(failing("one", refused(UnknownMethod("shared memory is not offered"))))
+    with pytest.raises(UpstreamError, match="shared memory is not offered"):
+        await trial.stream(images(1), path)
+    with pytest.raises(UnknownMethod, match="nothing here serves"):
+        Gateway([endpoint(state="critical")]).forwarder.method(path).handler(images(1), Call(path, Deadline()))
+
+
 async def test_a_known_service_without_instances_is_not_unknown() -> None:
     trial = Trial(endpoint("other", service="trivium-other-v1"))
     with pytest.raises(NoInstance):
