@@ -12,8 +12,6 @@ import pytest_asyncio
 
 from tests.harness import ROOT, Suite, serving
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
-
 SNIPPET = re.compile(r"<!-- run(?:: (?P<needs>\w+))? -->\n```(?P<language>\w+)\n(?P<code>.*?)```", re.DOTALL)
 SNIPPETS = [match.groupdict() for match in SNIPPET.finditer((ROOT / "README.md").read_text("utf-8"))]
 LIMIT_S = 120
@@ -45,6 +43,7 @@ def test_there_are_snippets_to_run() -> None:
     assert len(SNIPPETS) >= 4
 
 
+@pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("snippet", SNIPPETS, ids=lambda snippet: str(snippet["code"]).split("\n", 1)[0][:40])
 async def test_a_snippet_of_the_readme_runs(address: str, snippet: dict[str, str]) -> None:
     needs, code = snippet["needs"], snippet["code"].replace("localhost:8001", address)
