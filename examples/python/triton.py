@@ -18,7 +18,8 @@ def main() -> None:
     metadata = client.get_model_metadata(name)
     result = client.infer(name, [random_input(tensor) for tensor in metadata.inputs])
     for tensor in metadata.outputs:
-        print(f"{tensor.name} {tensor.datatype} {result.as_numpy(tensor.name)}")
+        values = result.as_numpy(tensor.name)
+        print(f"{tensor.name} {tensor.datatype} {list(values.shape)}: {values.ravel()[:5]} ...")
 
 
 def random_input(tensor: object) -> triton.InferInput:

@@ -129,6 +129,11 @@ def test_it_says_what_it_does_and_then_where_everything_is(run: Run) -> None:
     assert "\x1b" not in run.output
 
 
+def test_then_it_shows_that_it_works(run: Run) -> None:
+    for digit in "01":
+        run.until(rf"a {digit}: colours:1 says (red|green|blue) \(\d+\.\d%\), \d+\.\d ms")
+
+
 def test_ps_lists_every_process_with_its_address(run: Run) -> None:
     found = run.processes()
     assert {name: entry["component"] for name, entry in found.items() if name.startswith(("c", "g", "vision"))} == {

@@ -123,14 +123,19 @@ def _describe(model: Model, as_document: bool) -> None:
     for kind, tensors in (("input", model.inputs), ("output", model.outputs)):
         rows += [(kind, f"{tensor.name} {tensor.datatype} {list(tensor.shape)}") for tensor in tensors]
     rows += [("classes", ", ".join(model.classes)), ("digest", model.digest)]
-    rows += [(key, _text(value)) for key, value in model.card.items() if value is not None]
+    rows += _lines("", model.card)
     table(("field", "value"), [row for row in rows if row[1]])
 
 
-def _text(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {_text(item)}" for key, item in value.items())
-    return ", ".join(_text(item) for item in value) if isinstance(value, list) else str(value)
+def _lines(key: str, value: Any, depth: int = 3) -> Iterator[tuple[str, str]]:
+    """What a model card says in words and single numbers; tables deep inside it are for --json."""
+    if isinstance(value, dict) and depth:
+        for name, item in value.items():
+            yield from _lines(f"{key}.{name}" if key else name, item, depth - 1)
+    elif isinstance(value, list) and all(isinstance(item, str) for item in value):
+        yield from ((key, item) for item in value)
+    elif isinstance(value, str | int | float):
+        yield key, str(value)
 
 
 @click.command()
