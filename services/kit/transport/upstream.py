@@ -161,6 +161,8 @@ def _options(settings: UpstreamSettings) -> list[tuple[str, int]]:
         ("grpc.max_reconnect_backoff_ms", 1000),
         ("grpc.keepalive_time_ms", int(settings.keepalive_s * 1e3)),
         ("grpc.keepalive_timeout_ms", int(settings.keepalive_timeout_s * 1e3)),
+        # A ping that measures the bandwidth may be under way: keepalive then sends none, and waits as long as for that.
+        ("grpc.http2.ping_timeout_ms", int(settings.keepalive_timeout_s * 1e3)),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.enable_http_proxy", 0),
