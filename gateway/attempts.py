@@ -62,7 +62,7 @@ class Attempts:
         endpoint = balancer.pick(balancer.candidates(self._route().endpoints, self._tried), dispatch.rng)
         self._tried.append(endpoint)
         endpoint.in_flight += 1
-        call.stage = "forward"
+        call.stage, call.fields["endpoint"] = "forward", endpoint.id
         return endpoint
 
     def succeeded(self, endpoint: Endpoint, trailers: Metadata) -> None:
@@ -111,6 +111,8 @@ class Attempts:
             return False
 
     def _finish(self, trailers: Metadata) -> None:
-        added = self._call.trailers
+        added, attempts = self._call.trailers, len(self._tried)
+        if attempts > 1:
+            self._call.fields["attempts"] = attempts
         added.extend(pair for pair in trailers if not pair[0].startswith("grpc-"))
-        added.append((TRAILER, str(len(self._tried))))
+        added.append((TRAILER, str(attempts)))

@@ -31,6 +31,8 @@ class Catalog:
     def __init__(self, fleet: Fleet, settings: CatalogSettings) -> None:
         self._fleet, self._settings = fleet, settings
         self._statistics = Statistics()
+        self._counting = asyncio.Lock()
+        self._rounds = 0  # of asking every instance for its counters
         self._seen: set[tuple[str, int]] = set()  # versions that were ready at some time
         self._log = structlog.get_logger()
 
@@ -50,8 +52,7 @@ class Catalog:
         Raises:
             NotReady: discovery has not answered yet.
         """
-        if not self._fleet.routes.answered:
-            raise NotReady("the gateway has not heard yet which instances there are")
+        self._must_know()
         found = merged(endpoint.models or () for endpoint in self._fleet.endpoints())
         return [model for model in found if not name or model.name == name]
 
@@ -82,8 +83,12 @@ class Catalog:
 
     async def statistics(self) -> dict[tuple[str, str], oip.ModelStatistics]:
         """The counters of all instances, dead ones included, by name and version."""
-        asked = [endpoint for endpoint in self._fleet.endpoints() if endpoint.models and not endpoint.ejected]
-        await asyncio.gather(*map(self._count, asked))
+        wanted = self._rounds + 1  # one that begins now or later; answers of two at once might overtake each other
+        async with self._counting:
+            if self._rounds < wanted:
+                self._rounds += 1
+                asked = [endpoint for endpoint in self._fleet.everyone() if endpoint.models and not endpoint.ejected]
+                await asyncio.gather(*map(self._count, asked))
         return self._statistics.sums()
 
     async def everywhere(self, path: str, request: bytes, name: str, call: Call, *, unload: bool = False) -> None:
@@ -92,10 +97,12 @@ class Catalog:
         Where one instance has unloaded it, another one that has nothing to unload is no failure.
 
         Raises:
+            NotReady: discovery has not answered yet.
             NoInstance: there is nobody to ask.
             CallFailed: nobody did it, and all for the same reason.
             LoadIncomplete: some did it; names those that did not.
         """
+        self._must_know()
         endpoints = self._fleet.endpoints()
         services = {endpoint.service for endpoint in endpoints if _knows(endpoint, name)}
         asked = [e for e in endpoints if not e.any_model and (not services or e.service in services)]
@@ -107,6 +114,10 @@ class Catalog:
         changed = [endpoint for endpoint, outcome in outcomes if not _unknown(outcome)]
         await asyncio.gather(*(self._fleet.learn_again(endpoint, self._settings.timeout_s) for endpoint in changed))
         judge(outcomes, name, unload=unload)
+
+    def _must_know(self) -> None:
+        if not self._fleet.routes.answered:
+            raise NotReady("the gateway has not heard yet which instances there are")
 
     async def _count(self, endpoint: Endpoint) -> None:
         try:

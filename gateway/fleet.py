@@ -76,11 +76,15 @@ class Fleet:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await asyncio.gather(*(e.upstream.close() for e in (*self._endpoints.values(), *self._leaving)))
+            await asyncio.gather(*(endpoint.upstream.close() for endpoint in self.everyone()))
 
     def endpoints(self) -> list[Endpoint]:
         """Those that may get calls as far as Consul goes."""
         return [endpoint for endpoint in self._endpoints.values() if endpoint.accepting]
+
+    def everyone(self) -> list[Endpoint]:
+        """All whose connection is open, those that leave included."""
+        return [*self._endpoints.values(), *self._leaving]
 
     def answered(self) -> None:
         """Discovery has told every service and instance at least once."""

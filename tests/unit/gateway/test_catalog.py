@@ -1,5 +1,6 @@
 """The gateway's own answers speak for all instances."""
 
+import asyncio
 from collections.abc import Callable
 
 import pytest
@@ -216,10 +217,40 @@ async def test_statistics_are_those_of_all_instances_and_stay_when_one_dies() ->
         return sum(one.inference_count for one in (await servicer.model_statistics(request, CALL)).model_stats)
 
     assert [await count(), await count(""), await count(version="1")] == [7, 7, 7]
-    gateway.fleet.changed(VISION, [instance("b", "critical")])
+    gateway.fleet.changed(VISION, [instance("a", "critical"), instance("b")])
+    gateway.fleet.changed(VISION, [instance("b")])
+    gateway.fleet.sweep()
     counting(5)(gateway.made["b:1"])
-    assert await count() == 7
+    assert await count() == 8
     with pytest.raises(ModelNotFound, match="requested model 'nope' is not available"):
         await count("nope")
     with pytest.raises(ModelNotFound, match="requested model version is not available for model 'digits'"):
         await count(version="9")
+
+
+async def test_answers_that_overtake_each_other_are_not_counted_twice() -> None:
+    found, gateway = await catalog(a=counting(3))
+    first = gateway.made["a:1"]
+    first.hanging = asyncio.Event()
+    early = asyncio.create_task(found.statistics())
+    await first.reached.wait()
+    late = [asyncio.create_task(found.statistics()) for _ in range(5)]
+    await asyncio.sleep(0)
+    asked = len(first.seen)
+    counting(7)(first)
+    first.hanging.set()
+    sums = [(await task)["digits", "1"].inference_count for task in (early, *late)]
+    assert sums == [7] * 6
+    assert (asked, len(first.seen)) == (1, 2)  # one round serves all who came during the one before
+
+
+async def test_an_instance_that_leaves_is_still_counted() -> None:
+    found, gateway = await catalog(a=counting(3))
+    gateway.fleet.changed(VISION, [instance("a", "maintenance")])
+    assert [one.inference_count for one in (await found.statistics()).values()] == [3]
+
+
+async def test_before_discovery_has_answered_nothing_is_loaded() -> None:
+    gateway = Gateway([])
+    with pytest.raises(NotReady):
+        await Catalog(gateway.fleet, CatalogSettings()).everywhere("path", b"", "m", CALL)
