@@ -32,8 +32,10 @@ def generate(out: Path) -> None:
         includes = [f"-I{ROOT}", f"-I{ROOT / 'third_party'}", f"-I{well_known}"]
         (out / DESCRIPTORS).parent.mkdir(parents=True, exist_ok=True)
         outputs = [f"--{kind}_out={out}" for kind in ("python", "grpc_python", "mypy", "mypy_grpc")]
+        scripts = Path(sys.executable).parent  # not on PATH where the environment is not activated
+        plugins = [f"--plugin={name}={scripts / name}" for name in ("protoc-gen-mypy", "protoc-gen-mypy_grpc")]
         described = ["--include_imports", "--include_source_info", f"--descriptor_set_out={out / DESCRIPTORS}"]
-        if protoc.main(["protoc", *includes, *outputs, *described, *sources()]):
+        if protoc.main(["protoc", *plugins, *includes, *outputs, *described, *sources()]):
             raise SystemExit("protoc failed; see its messages above")
 
 
