@@ -67,9 +67,9 @@ def failing(name: str, error: Exception, times: int = 10**9) -> Endpoint:
     return made
 
 
-async def broken_stream() -> AsyncGenerator[bytes, None]:
+async def broken_stream(*errors: Exception) -> AsyncGenerator[bytes, None]:
     """Breaks before its first answer."""
-    for error in (broken(),):
+    for error in errors:
         raise error
     yield b""
 
@@ -262,6 +262,23 @@ async def test_a_stream_that_was_refused_before_its_second_message_begins_elsewh
     await trial.gateway.close()
 
 
+async def test_a_stream_whose_second_message_has_gone_out_is_not_begun_again() -> None:
+    bad, good = failing("bad", broken()), endpoint("good")
+
+    async def refuse_late(requests: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+        for _ in range(2):
+            await anext(requests)
+        async for nothing in broken_stream(refused(Draining("leaving"))):
+            yield nothing
+
+    fake(bad).follow = refuse_late
+    trial = Trial(bad, good)
+    with pytest.raises(UpstreamError, match="leaving"):
+        await trial.stream(images(3))
+    assert fake(good).seen == []
+    await trial.gateway.close()
+
+
 async def test_a_message_that_the_broken_attempt_waited_for_goes_to_the_next_one() -> None:
     gate, bad, good = asyncio.Event(), failing("bad", broken()), endpoint("good")
     orphans: list[asyncio.Task[list[bytes]]] = []
@@ -274,7 +291,7 @@ async def test_a_message_that_the_broken_attempt_waited_for_goes_to_the_next_one
         orphans.append(asyncio.create_task(take_all(requests)))  # as grpc.aio does: its reader outlives the call
         await asyncio.sleep(0)
         asyncio.get_running_loop().call_soon(gate.set)
-        async for nothing in broken_stream():
+        async for nothing in broken_stream(broken()):
             yield nothing
 
     async def slow() -> AsyncIterator[bytes]:

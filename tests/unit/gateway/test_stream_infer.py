@@ -86,6 +86,11 @@ async def test_more_messages_than_the_window_are_answered_too() -> None:
     assert [one[0] for one in found] == [str(number) for number in range(50)]
 
 
+async def test_more_failures_than_the_window_are_answered_too() -> None:
+    found = await ask([serving("one")], [*(request(str(n), "nope") for n in range(10)), request("last")], window=3)
+    assert [one[0] for one in found] == [*map(str, range(10)), "last"]
+
+
 async def test_an_unknown_model_a_malformed_version_and_garbage_fail_alone() -> None:
     wrong = oip.ModelInferRequest(model_name="digits", model_version="x", id="b").SerializeToString()
     found = await ask([serving("one")], [request("a", "nope"), wrong, b"\x0a\xff", request("c")])
