@@ -10,7 +10,8 @@ from gateway.stream_infer import StreamInfer
 from inference import grpc_service_pb2 as oip
 from services.kit.call import Call
 from services.kit.deadline import Deadline
-from tests.unit.gateway.fakes import Gateway, broken, endpoint, fake, model
+from services.kit.errors import Overloaded
+from tests.unit.gateway.fakes import Gateway, broken, endpoint, fake, model, refused
 
 
 def request(request_id: str, name: str = "digits", *, sequence: int = 0) -> bytes:
@@ -29,8 +30,10 @@ def answer(request_id: str, instance: str, *, final: bool = True) -> bytes:
     return made.SerializeToString()
 
 
-def serving(name: str, *models: str, breaks_after: int | None = None, repeats: int = 1) -> Endpoint:
-    """An endpoint that answers each request, and breaks its stream after so many."""
+def serving(
+    name: str, *models: str, breaks_after: int | None = None, repeats: int = 1, error: Exception | None = None
+) -> Endpoint:
+    """An endpoint that answers each request, and breaks its stream after so many answers."""
     made = endpoint(name, *(model(found) for found in models or ("digits",)))
     answered = [0]
 
@@ -39,7 +42,7 @@ def serving(name: str, *models: str, breaks_after: int | None = None, repeats: i
             fake(made).streamed.append(oip.ModelInferRequest.FromString(data).id)
             for number in range(repeats):
                 if answered[0] == breaks_after:
-                    raise broken()
+                    raise error or broken()
                 answered[0] += 1
                 yield answer(fake(made).streamed[-1], name, final=number == repeats - 1)
 
@@ -111,6 +114,11 @@ async def test_messages_that_a_broken_stream_left_unanswered_go_to_another_insta
     bad, good = first(serving("bad", breaks_after=2)), serving("good")
     found = await ask([bad, good], [request(str(number)) for number in range(6)])
     assert sorted(found) == [(str(n), "bad" if n < 2 else "good", "") for n in range(6)]
+
+
+async def test_messages_that_a_full_instance_refused_go_to_another_one() -> None:
+    full = first(serving("full", breaks_after=0, error=refused(Overloaded("full"))))
+    assert await ask([full, serving("good")], [request("a")]) == [("a", "good", "")]
 
 
 async def test_an_unanswered_step_of_a_sequence_fails_and_the_stream_goes_on() -> None:
