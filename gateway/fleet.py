@@ -155,7 +155,6 @@ class Fleet:
         while True:
             try:
                 models = await inquiry.models(endpoint.upstream, self._settings.timeout_s)
-                await self._describe(endpoint)
                 break
             except DecodeError:
                 self._log.error("models_unreadable", endpoint=endpoint.id)
@@ -164,15 +163,17 @@ class Fleet:
             await asyncio.sleep(backoff_s)
             backoff_s = min(backoff_s * 2, LONGEST_BACKOFF_S)
         endpoint.models, endpoint.any_model = models, models is None
+        self._publish()
+        await self._describe(endpoint)
         if self._learning.get(endpoint) is asyncio.current_task():
             del self._learning[endpoint]
-        self._publish()
 
     async def _describe(self, endpoint: Endpoint) -> None:
         """Fetches what describes services that nobody has described yet; calls pass without it too."""
         try:
             files = await inquiry.descriptors(endpoint.upstream, self._methods.knows, self._settings.timeout_s)
             self._methods.add(files.values())
+            self._publish()
         except (CallFailed, DecodeError) as error:
             self._log.warning("reflection_failed", endpoint=endpoint.id, error=str(error))
 

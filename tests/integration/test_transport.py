@@ -44,6 +44,10 @@ class Echo:
                 self.cancelled.set()
         if request.image == b"refuse":
             raise InvalidField("image is no image", field="image", value="refuse")
+        if request.image == b"stray cancel":
+            waiting = asyncio.get_running_loop().create_future()
+            waiting.cancel()
+            await waiting
         if request.image == b"crash":
             raise ZeroDivisionError("secret")
         response = vision_pb2.ClassifyResponse()
@@ -146,6 +150,11 @@ async def test_a_fault_of_ours_is_internal_and_says_nothing_more(running: Runnin
     assert error.code() is grpc.StatusCode.INTERNAL
     assert "secret" not in str(error)
     assert await running.classify(b"abc") == "3 bytes"
+
+
+async def test_a_handlers_own_cancelled_work_is_a_fault_of_ours(running: Running) -> None:
+    error = await fails(running.classify(b"stray cancel", timeout=5))
+    assert (error.code(), info(error).reason) == (grpc.StatusCode.INTERNAL, "INTERNAL")
 
 
 async def test_a_message_over_the_limit_is_refused_and_the_connection_stays() -> None:

@@ -163,11 +163,14 @@ class _Runner:
                 started += 1
             async with asyncio.timeout_at(None if call.deadline.at == float("inf") else call.deadline.at):
                 result = await work
-        except asyncio.CancelledError:
-            # The transport cancels the handler when the caller has left and when the caller's deadline passes.
-            error = _expired() if call.deadline.expired() else CallerLeft("the caller left")
-            self._end(call, error, started)
-            raise
+        except asyncio.CancelledError as cancelled:
+            if not _cancelled_from_outside():
+                error = cancelled
+            else:
+                # The transport cancels the handler when the caller has left and when the caller's deadline passes.
+                error = _expired() if call.deadline.expired() else CallerLeft("the caller left")
+                self._end(call, error, started)
+                raise
         except TimeoutError as timeout:
             error = _expired() if call.deadline.expired() else timeout
         except Exception as failure:
@@ -185,6 +188,12 @@ class _Runner:
     def _end(self, call: Call, error: BaseException | None, started: int) -> None:
         for hook in reversed(self._hooks[:started]):
             hook.end(call, error)
+
+
+def _cancelled_from_outside() -> bool:
+    """Whether this task was told to end; else something that the handler waited for was cancelled, which is a fault."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _expired() -> DeadlineExpired:

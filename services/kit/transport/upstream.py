@@ -161,7 +161,7 @@ def _options(settings: UpstreamSettings) -> list[tuple[str, int]]:
         ("grpc.max_reconnect_backoff_ms", 1000),
         ("grpc.keepalive_time_ms", int(settings.keepalive_s * 1e3)),
         ("grpc.keepalive_timeout_ms", int(settings.keepalive_timeout_s * 1e3)),
-        # A ping that measures the bandwidth may be under way: keepalive then sends none, and waits as long as for that.
+        # Without it an instance that hangs was found after the default of a minute and not after keepalive's limit.
         ("grpc.http2.ping_timeout_ms", int(settings.keepalive_timeout_s * 1e3)),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),
