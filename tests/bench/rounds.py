@@ -18,6 +18,7 @@ SIZES = (1, 2, 4, 8, 16, 32, 64)  # batch sizes at which the bare engine is meas
 LATENCY_LOAD, OVERLOAD = 0.6, 2.0  # offered load in parts of the capacity
 OVERLOAD_TIMEOUT_S, OVERLOAD_RUNS = 0.1, 5  # the deadline: so long, or so many runs of a slow model
 LATENCY_TIMEOUT_S = 30.0
+LONGEST_S = 8.0  # of one load, on however slow a machine
 DEPARTED_CALLS = 500
 # Of the time that so many calls take: most of them are still waiting when their callers leave.
 DEPARTED_PATIENCE = 0.25
@@ -109,7 +110,8 @@ class Rounds:
         return BarePoint(number, subject.bundle.name, await self._stand.bare(job))
 
     async def _closed(self, number: int, workload: Workload, target: Target, concurrency: int) -> Point:
-        seconds = max(self._effort.closed_s, self._effort.turns * concurrency * self._run_s(workload))
+        wanted_s = max(self._effort.closed_s, self._effort.turns * concurrency * self._run_s(workload))
+        seconds = min(wanted_s, LONGEST_S)
         shape = ClosedLoop(concurrency, self._effort.warm_up_s, seconds)
         sample = await self._stand.load(Load(self._stand.address(target), workload, shape))
         return Point(
@@ -124,7 +126,7 @@ class Rounds:
 
     async def _open(self, number: int, workload: Workload, target: Target, capacity_per_s: float) -> Point:
         rate_per_s = LATENCY_LOAD * capacity_per_s
-        seconds = max(self._effort.open_s, self._effort.open_calls / rate_per_s)
+        seconds = min(max(self._effort.open_s, self._effort.open_calls / rate_per_s), LONGEST_S)
         return await self._at_rate(
             "open", number, workload, target, capacity_per_s, rate_per_s, seconds, LATENCY_TIMEOUT_S
         )
