@@ -12,6 +12,7 @@ from tests import bundles
 from tests.harness import OPTIONS, Replica, Suite, error_info, serving
 
 CALLS = 500
+LEAVING = 120
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 ROUNDS = 150  # of the slow bundle: a run of about 50 ms
 
@@ -54,6 +55,7 @@ async def test_no_item_reaches_the_engine_after_its_deadline(tmp_path: Path) -> 
         service, gateway = await start(suite, tmp_path)
         async with grpc.aio.insecure_channel(gateway.address, options=OPTIONS) as channel:
             infer: Any = channel.unary_unary(INFER)
+            await infer(request(), timeout=30)  # calls that wait for the connection would not arrive in their order
             before = await runs(service)
             outcomes = await asyncio.gather(*(outcome(infer(request(), timeout=2)) for _ in range(CALLS)))
             computed = await runs(service) - before
@@ -78,12 +80,13 @@ async def test_callers_that_leave_are_not_computed_for(tmp_path: Path) -> None:
         service, gateway = await start(suite, tmp_path)
         async with grpc.aio.insecure_channel(gateway.address, options=OPTIONS) as channel:
             infer: Any = channel.unary_unary(INFER)
+            await infer(request(), timeout=30)  # calls that wait for the connection would not arrive in their order
             before = await runs(service)
-            calls = [infer(request(), timeout=30) for _ in range(200)]
+            calls = [infer(request(), timeout=30) for _ in range(LEAVING)]
             await calls[0]
             for call in calls[1:]:
                 call.cancel()
             await asyncio.gather(*(outcome(call) for call in calls[1:]))
-            assert await outcome(infer(request(), timeout=10)) == "OK"  # answered when those before it are gone
-            assert await runs(service) - before < 100
+            assert await outcome(infer(request(), timeout=60)) == "OK"  # answered when those before it are gone
+            assert await runs(service) - before < LEAVING / 2
             assert await service.metric("trivium_batch_dropped_items_total", reason="cancelled") > 0
