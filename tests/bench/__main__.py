@@ -40,7 +40,7 @@ async def main(effort: Effort, models: list[str], command: str) -> int:
     with tempfile.TemporaryDirectory(prefix="trivium-bench-") as name:
         folder = Path(name)
         started = time.monotonic()
-        _say(started, f"writing {resnet.NAME}")
+        _say(started, f"preparing {', '.join(models)}")
         (folder / "bundles").mkdir()
         subjects = await _subjects(models, folder / "bundles", engine)
         _say(started, "starting Consul, one vision instance and the gateway")

@@ -40,7 +40,8 @@ def _capacity(axes: Any, model: str, summary: Summary) -> None:
     for bare in summary.bare:
         if bare.model == model:
             axes.axhline(bare.rows_per_s.median, color="grey", linewidth=0.8)
-            axes.text(axes.get_xlim()[0], bare.rows_per_s.median, f"bare, batch {bare.rows}", fontsize=7, va="bottom")
+            place = axes.get_yaxis_transform()
+            axes.text(0.99, bare.rows_per_s.median, f"bare, batch {bare.rows}", size=7, ha="right", transform=place)
     axes.set(title=f"{model}: capacity", xlabel="calls in flight", ylabel="calls/s", xscale="log", ylim=(0, None))
     ticks = sorted({row.concurrency for rows in lines.values() for row in rows})
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
