@@ -15,7 +15,7 @@ import structlog
 from google.protobuf import descriptor_pool
 from prometheus_client import CollectorRegistry, Counter
 
-from services.kit import http, settings, telemetry
+from services.kit import address, http, settings, telemetry
 from services.kit.discovery import Registration
 from services.kit.errors import StartupError
 from services.kit.hooks import Admission, Deadlines, Errors, Identify, Observe
@@ -26,6 +26,7 @@ from services.kit.transport.reflection import Reflection
 from services.kit.transport.server import GrpcServer
 
 LINGER_S = 1.0  # how long a leaving instance still accepts calls: until every watcher has seen it go
+TELL_S = 1.0  # longest wait for Consul's answer when leaving
 STOP_GRACE_S = 0.5  # for what did not end in the drain
 INSTANCE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 S = TypeVar("S", bound=ProcessSettings)
@@ -48,12 +49,12 @@ def start(component: str, main: Callable[[S], Awaitable[None]], settings_class: 
             )
         loaded = dataclasses.replace(loaded, instance=instance)
         telemetry.configure_logs(loaded.log, component=component, instance=instance)
-        asyncio.run(_run(main, loaded))
+        asyncio.run(_started(main, loaded))
     except StartupError as error:
         sys.exit(f"error: {component}: {error}\n  hint: {error.hint}")
 
 
-async def _run(main: Callable[[S], Awaitable[None]], loaded: S) -> None:
+async def _started(main: Callable[[S], Awaitable[None]], loaded: S) -> None:
     await main(loaded)
 
 
@@ -119,7 +120,7 @@ class Server:
             health_port = port
             if process.health_port is not None:
                 health_port = await server._listen(stack, process, process.health_port, _lookup(probes))
-            server.address, server.health_address = f"{host}:{port}", f"{host}:{health_port}"
+            server.address, server.health_address = address.join(host, port), address.join(host, health_port)
             server.http_port = await stack.enter_async_context(
                 http.serve(process.host, process.http_port, registry, lambda: server.health.serving(READINESS))
             )
@@ -174,9 +175,8 @@ class Drain:
         started = time.monotonic()
         server, admission = self._server, self._server.admission
         self._log.info("draining", calls=admission.in_flight, limit_s=self._drain_s)
-        if self._registration is not None:
-            await self._registration.maintenance(True)
         server.health.leave()
+        await self._tell(Registration.leave)
         await asyncio.sleep(min(LINGER_S, self._drain_s))
         server.health.close()
         server.reflection.close()
@@ -189,9 +189,15 @@ class Drain:
         if admission.in_flight:
             self._cut_off.inc(admission.in_flight)
             self._log.error("calls_cut_off", calls=admission.in_flight, limit_s=self._drain_s)
-        if self._registration is not None:
-            await self._registration.deregister()
+        await self._tell(Registration.deregister)
         self._log.info("drained", seconds=round(time.monotonic() - started, 3), cut_off=admission.in_flight)
+
+    async def _tell(self, what: Callable[[Registration], Awaitable[None]]) -> None:
+        """Tells Consul, which may hang: leaving does not wait for it."""
+        if self._registration is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(TELL_S):
+                    await what(self._registration)
 
 
 async def shutdown_signal() -> None:

@@ -1,11 +1,12 @@
 """Logs and metrics of a process: one structured line an event, one Prometheus registry."""
 
+import contextlib
 import logging
 import platform
 import sys
 from dataclasses import dataclass
 from importlib import metadata
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 import structlog
 from prometheus_client import CollectorRegistry, GCCollector, Info, ProcessCollector
@@ -24,6 +25,7 @@ class LogSettings:
 
 def configure_logs(settings: LogSettings, **context: str) -> None:
     """Sends structlog's events and those of libraries to standard error, each with `context` (component, instance)."""
+    output: Any = _Unbreakable(sys.stderr)
     text = settings.format == "text" or (settings.format == "auto" and sys.stderr.isatty())
     level = logging.getLevelNamesMapping()[settings.level.upper()]
     shared: list[Any] = [
@@ -40,10 +42,10 @@ def configure_logs(settings: LogSettings, **context: str) -> None:
     structlog.configure(
         processors=[*shared, *rendered],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(output),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(output)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -67,6 +69,23 @@ def new_registry(component: str, instance: str) -> CollectorRegistry:
 def version() -> str:
     """The suite's version."""
     return metadata.version("trivium-suite")
+
+
+class _Unbreakable:
+    """A stream whose writing never fails: a full disk costs the line, not the call that it is about."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        """Writes, or does without."""
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        """Flushes, or does without."""
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()
 
 
 def _adds(context: dict[str, str]) -> Any:

@@ -100,6 +100,8 @@ class Decoder:
                 value=str(self.waiting),
             )
         done_s, remaining_s = wait_s + self._average_s, deadline.remaining_s()
+        if remaining_s <= 0:
+            raise DeadlineExpired("the deadline passed before the image was looked at", executed="no")
         if done_s > remaining_s:
             raise DeadlineUnreachable(
                 f"decoding would take about {done_s * 1e3:.1f} ms and the deadline is in {remaining_s * 1e3:.1f} ms",

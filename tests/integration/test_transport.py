@@ -24,6 +24,7 @@ from trivium.vision.v1 import vision_pb2
 CLASSIFY = "/trivium.vision.v1.VisionService/Classify"
 STREAM = "/trivium.vision.v1.VisionService/ClassifyStream"
 MIB = 1024 * 1024
+SLOW_ANSWERS = 6  # to a caller that says nothing more, one every 0.15 s
 
 
 class Echo:
@@ -59,6 +60,12 @@ class Echo:
     ) -> AsyncIterator[vision_pb2.ClassifyStreamResponse]:
         async for request in requests:
             yield vision_pb2.ClassifyStreamResponse(id=request.id)
+            if request.id == "slow":
+                waiting = asyncio.ensure_future(anext(requests, None))
+                for _ in range(SLOW_ANSWERS):
+                    await asyncio.wait((waiting,), timeout=0.15)
+                    yield vision_pb2.ClassifyStreamResponse(id=request.id)
+                await waiting
 
 
 class Running:
@@ -202,6 +209,19 @@ async def test_a_silent_stream_is_ended() -> None:
         await call.read()
         error = await fails(call.read())
         assert (error.code(), info(error).reason) == (grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXPIRED")
+
+
+async def test_a_stream_that_is_answered_is_not_silent() -> None:
+    async with serving(stream_idle_s=0.4) as running:
+
+        async def messages() -> AsyncIterator[bytes]:
+            yield vision_pb2.ClassifyStreamRequest(id="slow").SerializeToString()
+            await asyncio.Event().wait()
+
+        call = running.channel.stream_stream(STREAM)(messages())
+        answers = [vision_pb2.ClassifyStreamResponse.FromString(await call.read()).id for _ in range(1 + SLOW_ANSWERS)]
+        assert answers == ["slow"] * (1 + SLOW_ANSWERS)  # over more time than the limit
+        call.cancel()
 
 
 async def test_calls_over_the_limit_are_refused_with_a_time_to_come_back() -> None:

@@ -26,7 +26,7 @@ class ConsulSettings:
     address: str = "http://127.0.0.1:8500"  # of the agent on this machine; "host:port" means http
     token: str = ""  # ACL token; empty: CONSUL_HTTP_TOKEN, if that is set
     timeout_s: float = setting(5.0, low=0.1)  # of a call that Consul answers at once
-    wait_s: float = setting(30.0, low=1, high=60)  # longest wait of a blocking query
+    wait_s: float = setting(30.0, low=1, high=30)  # longest wait of a blocking query
     check_interval_s: float = setting(2.0, low=0.1)  # how often a registration is looked for
 
 

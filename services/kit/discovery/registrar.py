@@ -11,6 +11,7 @@ import structlog
 from consul.callback import CB
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from services.kit.address import split
 from services.kit.discovery.client import FAILURES, TAG, ConsulSettings, connect
 
 Meta = Callable[[], Mapping[str, str]]
@@ -41,10 +42,11 @@ class Registration:
         registry: CollectorRegistry,
     ) -> None:
         self._client, self._service, self._instance, self._meta = client, service, instance, meta
-        self._host, _, port = address.rpartition(":")
-        self._port = int(port)
+        self._host, self._port = split(address)
         self._check_address = check_address
-        self._leaving = False
+        self._leaving = False  # from then on nothing is registered again
+        self._deregistered = False
+        self._superseded = False  # another process has registered under this id: the entry is not ours
         self._log = structlog.get_logger()
         self._registered = Gauge("trivium_consul_registered", "Whether Consul knows this instance.", registry=registry)
         self._registrations = Counter("trivium_consul_registrations", "Registrations sent.", registry=registry)
@@ -72,43 +74,48 @@ class Registration:
             finally:
                 keeper.cancel()
                 await asyncio.gather(keeper, return_exceptions=True)
-                if not registration._leaving:
-                    await registration.deregister()
+                await registration.deregister()
 
     async def update(self) -> None:
         """Registers again, since the meta has changed."""
         if not self._leaving:
             await self._attempt(self._register())
 
-    async def maintenance(self, on: bool) -> None:
-        """Tells every watcher at once that this instance wants no new calls (or wants them again)."""
-        service = self._client.agent.service
-        await self._attempt(service.maintenance(self._instance, on, reason="draining" if on else None))
+    async def leave(self) -> None:
+        """Tells every watcher at once, by maintenance, that this instance wants no new calls any more."""
+        self._leaving = True  # registering again would end the maintenance
+        if not self._superseded:
+            service = self._client.agent.service
+            await self._attempt(service.maintenance(self._instance, True, reason="draining"))
 
     async def deregister(self) -> None:
-        """Takes the entry away for good."""
+        """Takes the entry away for good; once is enough."""
         self._leaving = True
-        await self._attempt(self._client.agent.service.deregister(self._instance))
+        if not (self._deregistered or self._superseded):
+            self._deregistered = True
+            await self._attempt(self._client.agent.service.deregister(self._instance))
         self._registered.set(0)
 
     async def _keep(self, interval_s: float) -> None:
         known = False
         while not self._leaving:
-            if not known or not await self._is_known():
+            if not known or not await self.is_known():
                 known = bool(await self._attempt(self._register()))
             await asyncio.sleep(interval_s * random.uniform(0.8, 1.2))
 
-    async def _is_known(self) -> bool:
+    async def is_known(self) -> bool:
         """Whether the agent has this instance's entry; any answer but "yes" means that it has not."""
         path = f"/v1/agent/service/{self._instance}"
         headers = self._client.prepare_headers()
         entry = await self._attempt(self._client.http.get(CB.json(), path, headers=headers))
         self._registered.set(entry is not None)
-        if entry is not None and (entry["Address"], entry["Port"]) != (self._host, self._port):
-            # A process that was taken for dead must not fight its successor for the id.
-            taken_by = f"{entry['Address']}:{entry['Port']}"
-            self._log.error("instance_id_taken", instance=self._instance, by=taken_by)
-        return entry is not None
+        if entry is None:
+            return False
+        holder = (entry.get("Address"), entry.get("Port"))
+        self._superseded = holder != (self._host, self._port)
+        if self._superseded:  # a process that was taken for dead must not fight its successor for the id
+            self._log.error("instance_id_taken", instance=self._instance, by=holder)
+        return True
 
     async def _register(self) -> bool:
         done = await self._client.agent.service.register(
@@ -138,8 +145,9 @@ class Registration:
         """The call's result; None if Consul refused it or could not be reached."""
         try:
             return await call
-        except FAILURES as error:
+        except Exception as error:  # whatever it is, the instance goes on serving and asks again
             self._errors.inc()
             self._registered.set(0)
-            self._log.warning("consul_call_failed", error=f"{type(error).__name__}: {error}")
+            text = f"{type(error).__name__}: {error}"
+            self._log.warning("consul_call_failed", error=text, exc_info=not isinstance(error, FAILURES))
             return None

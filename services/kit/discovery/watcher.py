@@ -14,6 +14,7 @@ import structlog
 from consul.callback import CB
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from services.kit import address
 from services.kit.discovery.client import FAILURES, TAG, ConsulSettings, connect
 
 InstanceState = Literal["passing", "warning", "critical", "maintenance"]
@@ -99,10 +100,11 @@ class Watcher:
             started = time.monotonic()
             try:
                 newest, data = await self._query(path, index)
-            except FAILURES as error:
-                self._errors.inc()
-                self._connected.set(0)
-                self._log.warning("consul_watch_failed", path=path, error=f"{type(error).__name__}: {error}")
+                if data != last:
+                    on_data(data)
+                    last = data
+            except Exception as error:  # whatever it is, the watch goes on
+                self._failed(path, error)
                 index = 0  # an index never outlives an error: it may be from before a wipe
                 await asyncio.sleep(backoff_s * random.uniform(0.5, 1.5))
                 backoff_s = min(backoff_s * 2, LONGEST_BACKOFF_S)
@@ -110,11 +112,16 @@ class Watcher:
             self._connected.set(1)
             backoff_s = FIRST_BACKOFF_S
             index = newest if newest >= max(index, 1) else 0  # it went backwards: start over
-            if data != last:
-                last = data
-                on_data(data)
             if (spent_s := time.monotonic() - started) < BRAKE_S:
                 await asyncio.sleep(BRAKE_S - spent_s)
+
+    def _failed(self, path: str, error: Exception) -> None:
+        self._errors.inc()
+        if isinstance(error, FAILURES):
+            self._connected.set(0)
+            self._log.warning("consul_watch_failed", path=path, error=f"{type(error).__name__}: {error}")
+        else:
+            self._log.error("consul_watch_failed", path=path, exc_info=error)
 
     async def _query(self, path: str, index: int) -> tuple[int, Any]:
         wait_s = self._settings.wait_s
@@ -144,7 +151,7 @@ def instance_of(entry: Mapping[str, Any]) -> Instance:
     return Instance(
         service=service["Service"],
         id=service["ID"],
-        address=f"{service['Address'] or entry['Node']['Address']}:{service['Port']}",
+        address=address.join(service["Address"] or entry["Node"]["Address"], service["Port"]),
         meta=service["Meta"] or {},
         state=_state(entry["Checks"]),
     )

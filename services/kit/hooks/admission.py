@@ -6,8 +6,9 @@ from services.kit.call import Call
 from services.kit.errors import Draining, Overloaded
 from services.kit.hooks.base import Hook
 
-# Health and reflection answer a full or leaving process too: they say so.
-ALWAYS_ADMITTED = "/grpc."
+# Health and reflection answer a full or leaving process too: they say so. They have a limit of their own.
+PROBES = "/grpc."
+MAX_PROBES = 256
 
 
 class Admission(Hook):
@@ -19,23 +20,22 @@ class Admission(Hook):
         self._idle = asyncio.Event()
         self._idle.set()
         self.in_flight = 0
+        self._probes = 0
 
     def start(self, call: Call) -> None:
-        if call.method.startswith(ALWAYS_ADMITTED):
+        if call.method.startswith(PROBES):
+            _check(self._probes, MAX_PROBES, "probes")
+            self._probes += 1
             return
         if self._closed:
             raise Draining("this instance is leaving and accepts no new calls")
-        if self.in_flight >= self._max_calls:
-            raise Overloaded(
-                f"{self.in_flight} calls are in flight and the limit is {self._max_calls}",
-                limit=str(self._max_calls),
-                value=str(self.in_flight),
-            )
+        _check(self.in_flight, self._max_calls, "calls")
         self.in_flight += 1
         self._idle.clear()
 
     def end(self, call: Call, error: BaseException | None) -> None:
-        if call.method.startswith(ALWAYS_ADMITTED):
+        if call.method.startswith(PROBES):
+            self._probes -= 1
             return
         self.in_flight -= 1
         if self.in_flight == 0:
@@ -48,3 +48,10 @@ class Admission(Hook):
     async def idle(self) -> None:
         """Returns when no call is in flight."""
         await self._idle.wait()
+
+
+def _check(in_flight: int, limit: int, what: str) -> None:
+    if in_flight >= limit:
+        raise Overloaded(
+            f"{in_flight} {what} are in flight and the limit is {limit}", limit=str(limit), value=str(in_flight)
+        )

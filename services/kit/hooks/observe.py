@@ -1,6 +1,7 @@
 """Observe: the metrics and the one log line of every call."""
 
 import time
+from collections.abc import Callable
 from typing import Literal
 
 import structlog
@@ -38,6 +39,9 @@ class Observe(Hook):
             buckets=BUCKETS,
             registry=registry,
         )
+        # Looking a metric up by its labels costs more than counting it. Methods, codes, reasons and stages are few.
+        self._counters: dict[tuple[str, str, str], Callable[[], None]] = {}
+        self._timers: dict[tuple[str, str], Callable[[float], None]] = {}
         self._in_flight = Gauge("trivium_calls_in_flight", "Calls accepted and not ended.", registry=registry)
 
     def start(self, call: Call) -> None:
@@ -47,12 +51,27 @@ class Observe(Hook):
         self._in_flight.dec()
         seconds = time.monotonic() - call.started
         code, reason = _outcome(call)
-        self._calls.labels(call.method, code, reason).inc()
-        self._seconds.labels(call.method).observe(seconds)
+        self._count(call.method, code, reason)
+        self._time(call.method, "", seconds)
         for stage, spent in call.stages.items():
-            self._stage_seconds.labels(call.method, stage).observe(spent)
+            self._time(call.method, stage, spent)
         if self._is_logged(call):
             self._write(call, code, reason, seconds)
+
+    def _count(self, method: str, code: str, reason: str) -> None:
+        key = (method, code, reason)
+        increment = self._counters.get(key)
+        if increment is None:
+            increment = self._counters[key] = self._calls.labels(*key).inc
+        increment()
+
+    def _time(self, method: str, stage: str, seconds: float) -> None:
+        """Of the whole call where `stage` is empty."""
+        observe = self._timers.get((method, stage))
+        if observe is None:
+            metric = self._stage_seconds.labels(method, stage) if stage else self._seconds.labels(method)
+            observe = self._timers[method, stage] = metric.observe
+        observe(seconds)
 
     def _is_logged(self, call: Call) -> bool:
         if call.status is not None:

@@ -15,6 +15,7 @@ import structlog
 
 from services.kit.deadline import Deadline
 from services.kit.errors import (
+    DeadlineExpired,
     DeadlineUnreachable,
     Draining,
     InvalidField,
@@ -167,6 +168,8 @@ class Batcher:
             )
         if waiting == 0 and self._runner.busy_until is None:
             return  # a free engine tries: only a run can show that an estimate was too high
+        if remaining_s <= 0:
+            raise DeadlineExpired("the deadline passed before the item was queued", executed="no", stage="queue")
         wait_s = estimate_s + self._slack.seconds
         if wait_s > remaining_s:
             raise DeadlineUnreachable(

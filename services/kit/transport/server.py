@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING, Any, cast
 import grpc
 from google.rpc import status_pb2
 
+from services.kit import address
 from services.kit.call import Call
 from services.kit.deadline import Deadline
 from services.kit.errors import CallerLeft, DeadlineExpired, StartupError
+from services.kit.hooks.admission import MAX_PROBES
 from services.kit.hooks.base import Hook
+from services.kit.settings import setting
 from services.kit.transport.method import Method
 
 # A status with details as they travel beside grpc-status and grpc-message.
@@ -32,10 +35,10 @@ if TYPE_CHECKING:  # generic in the stubs only
 class ServerLimits:
     """What a caller may ask of the transport."""
 
-    max_message_bytes: int = 64 * 1024 * 1024
-    unary_timeout_s: float = 60.0  # for a unary call that brings no deadline
-    stream_idle_s: float = 300.0  # longest silence of a caller that streams
-    max_calls: int = 2048  # in flight; the next one is refused with QUEUE_FULL
+    max_message_bytes: int = setting(64 * 1024 * 1024, low=1024, high=2**31 - 1)
+    unary_timeout_s: float = setting(60.0, low=0.001)  # for a unary call that brings no deadline
+    stream_idle_s: float = setting(300.0, low=0.001)  # longest time in which nothing passes on a stream
+    max_calls: int = setting(2048, low=1)  # in flight; the next one is refused with QUEUE_FULL
 
 
 class GrpcServer:
@@ -54,12 +57,12 @@ class GrpcServer:
         Raises:
             StartupError: the port is taken or the host is none of this machine's.
         """
-        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        listened = address.join(host, port)
         try:
-            self.port = self._server.add_insecure_port(address)
+            self.port = self._server.add_insecure_port(listened)
         except RuntimeError as error:
             raise StartupError(
-                f"cannot listen on {address}", hint="stop what listens there, or set another HOST or GRPC_PORT"
+                f"cannot listen on {listened}", hint="stop what listens there, or set another HOST or GRPC_PORT"
             ) from error
         await self._server.start()
 
@@ -113,16 +116,18 @@ class _Runner:
 
     async def stream_unary(self, messages: AsyncIterator[bytes], context: "Context") -> bytes:
         call = self._call(context, None)
-        work = self._unary_work(self._requests(messages), call, parsed=True)
+        work = self._unary_work(self._requests(messages, _Activity(self._limits.stream_idle_s)), call, parsed=True)
         return cast(bytes, await self._run(call, context, work))
 
     async def unary_stream(self, data: bytes, context: "Context") -> None:
         call = self._call(context, None)
-        await self._run(call, context, self._stream_work(data, call, context))
+        await self._run(call, context, self._stream_work(data, call, context, None))
 
     async def stream_stream(self, messages: AsyncIterator[bytes], context: "Context") -> None:
         call = self._call(context, None)
-        await self._run(call, context, self._stream_work(self._requests(messages), call, context, parsed=True))
+        activity = _Activity(self._limits.stream_idle_s)
+        requests = self._requests(messages, activity)
+        await self._run(call, context, self._stream_work(requests, call, context, activity))
 
     def _call(self, context: "Context", default_timeout_s: float | None) -> Call:
         remaining_s = context.time_remaining()
@@ -133,24 +138,28 @@ class _Runner:
         request = request if parsed else self.method.parse(request)
         return self.method.serialize(await self.method.handler(request, call))
 
-    async def _stream_work(self, request: Any, call: Call, context: "Context", *, parsed: bool = False) -> None:
-        request = request if parsed else self.method.parse(request)
+    async def _stream_work(self, request: Any, call: Call, context: "Context", activity: "_Activity | None") -> None:
+        request = request if activity else self.method.parse(request)
         async with contextlib.aclosing(self.method.handler(request, call)) as responses:
             async for response in responses:
                 await _send_initial(call, context)
                 await context.write(self.method.serialize(response))
+                if activity:
+                    activity.answered()
 
-    async def _requests(self, messages: AsyncIterator[bytes]) -> AsyncIterator[Any]:
-        """The caller's messages, parsed; ends the call when the caller says nothing for too long."""
-        idle_s = self._limits.stream_idle_s
+    async def _requests(self, messages: AsyncIterator[bytes], activity: "_Activity") -> AsyncIterator[Any]:
+        """The caller's messages, parsed; ends the call when nothing passes either way for too long."""
         while True:
             try:
-                async with asyncio.timeout(idle_s):
+                async with asyncio.timeout(self._limits.stream_idle_s) as activity.limit:
                     data = await anext(messages)
             except StopAsyncIteration:
                 return
             except TimeoutError:
-                raise DeadlineExpired(f"no message came for {idle_s:g} s", limit=f"{idle_s:g}") from None
+                idle_s = self._limits.stream_idle_s
+                raise DeadlineExpired(f"no message passed for {idle_s:g} s", limit=f"{idle_s:g}") from None
+            finally:
+                activity.limit = None
             yield self.method.parse(data)
 
     async def _run(self, call: Call, context: "Context", work: Any) -> Any:
@@ -190,6 +199,19 @@ class _Runner:
             hook.end(call, error)
 
 
+class _Activity:
+    """How long a stream may be silent: the limit of the wait for its next message, put off by each answer."""
+
+    def __init__(self, idle_s: float) -> None:
+        self._idle_s = idle_s
+        self.limit: asyncio.Timeout | None = None  # of the wait that is under way
+
+    def answered(self) -> None:
+        """An answer went out."""
+        if self.limit is not None:
+            self.limit.reschedule(asyncio.get_running_loop().time() + self._idle_s)
+
+
 def _cancelled_from_outside() -> bool:
     """Whether this task was told to end; else something that the handler waited for was cancelled, which is a fault."""
     task = asyncio.current_task()
@@ -219,6 +241,7 @@ def _options(limits: ServerLimits) -> list[tuple[str, int]]:
     return [
         ("grpc.max_receive_message_length", limits.max_message_bytes),
         ("grpc.max_send_message_length", -1),
+        ("grpc.max_concurrent_streams", limits.max_calls + MAX_PROBES),  # of one connection; further ones wait
         ("grpc.max_metadata_size", 16 * 1024),
         ("grpc.absolute_max_metadata_size", 32 * 1024),
         ("grpc.so_reuseport", 0),  # a busy port is an error, not a second server on it

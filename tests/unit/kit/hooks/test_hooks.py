@@ -9,6 +9,7 @@ from services.kit.call import Call
 from services.kit.deadline import Deadline
 from services.kit.errors import DeadlineExpired, Draining, Overloaded, TriviumError
 from services.kit.hooks import Admission, Deadlines, Errors, Identify, Observe
+from services.kit.hooks.admission import MAX_PROBES
 
 CLASSIFY = "/trivium.vision.v1.VisionService/Classify"
 
@@ -41,6 +42,17 @@ def test_a_closed_process_refuses_work_and_still_answers_probes() -> None:
         admission.start(call())
     admission.start(call("/grpc.health.v1.Health/Check"))
     assert admission.in_flight == 0
+
+
+def test_probes_have_a_limit_of_their_own() -> None:
+    admission, probe = Admission(1), "/grpc.health.v1.Health/Watch"
+    for _ in range(MAX_PROBES):
+        admission.start(call(probe))
+    with pytest.raises(Overloaded):
+        admission.start(call(probe))
+    admission.start(call())
+    admission.end(call(probe), None)
+    admission.start(call(probe))
 
 
 async def test_idle_comes_with_the_end_of_the_last_call() -> None:
