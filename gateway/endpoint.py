@@ -23,6 +23,7 @@ class Endpoint:
         "failures",
         "id",
         "in_flight",
+        "last_resort",
         "models",
         "service",
         "state",
@@ -35,6 +36,7 @@ class Endpoint:
         self.upstream = upstream
         self.state: EndpointState = instance.state
         self.vanished_at = 0.0  # instant on the fleet's clock, while the state is "vanished"
+        self.last_resort = False  # its check fails, and so do all others of its service; fleet.py
         self.in_flight = 0
         self.failures = self.ejections = 0  # in a row; outliers.py
         self.ejected = False
@@ -44,8 +46,8 @@ class Endpoint:
 
     @property
     def accepting(self) -> bool:
-        """Whether it may get new calls as far as Consul goes."""
-        return self.state in ACCEPTING
+        """Whether it may get new calls."""
+        return self.state in ACCEPTING or self.last_resort
 
     @property
     def learned(self) -> bool:

@@ -11,7 +11,7 @@ import structlog
 from google.protobuf.message import DecodeError
 
 from gateway import inquiry
-from gateway.endpoint import Endpoint, EndpointState
+from gateway.endpoint import ACCEPTING, Endpoint, EndpointState
 from gateway.methods import Methods
 from gateway.metrics import GatewayMetrics
 from gateway.outliers import Outliers
@@ -31,9 +31,9 @@ Key = tuple[str, str]  # Consul service, address
 class Fleet:
     """Keeps an endpoint for each instance, asks it what it serves, and publishes the routes after every change.
 
-    What Consul says counts at once for maintenance and for failing checks. An instance that Consul lost from sight is
-    kept while its connection works, up to a grace period; so is a whole service. Calls in flight are never cut off: an
-    endpoint's connection is closed when they have ended.
+    What Consul says counts at once for maintenance and for failing checks, unless all of a service fail. An instance
+    that Consul lost from sight is kept while its connection works, up to a grace period; so is a whole service. Calls
+    in flight are never cut off: an endpoint's connection is closed when they have ended.
 
     Args:
         connect: opens the connection to an address.
@@ -190,6 +190,7 @@ class Fleet:
         return sum(1 for other in others if other is not endpoint and not other.ejected)
 
     def _publish(self) -> None:
+        self._choose_last_resorts()
         self.routes.publish(self._endpoints.values(), answered=self._answered)
         found = Counter((endpoint.service, endpoint.state) for endpoint in self._endpoints.values())
         for service in self.routes.services:
@@ -197,13 +198,34 @@ class Fleet:
                 self._metrics.endpoints.labels(service, state).set(found[service, state])
         self.on_publish()
 
+    def _choose_last_resorts(self) -> bool:
+        """Where the checks of a whole service fail, it is busy rather than ill: whose connection works goes on.
+
+        Source: the panic threshold of Envoy's load balancer.
+
+        Returns:
+            Whether one became a last resort, or is none any more.
+        """
+        everyone = self._endpoints.values()
+        served = {found.service for found in everyone if found.state in ACCEPTING and found.learned}
+        changed = False
+        for endpoint in everyone:
+            failing = endpoint.state == "critical" and endpoint.service not in served
+            last_resort = failing and endpoint.upstream.connected()
+            changed = changed or last_resort != endpoint.last_resort
+            endpoint.last_resort = last_resort
+        return changed
+
     async def _sweep_on(self) -> None:
         while True:
             await asyncio.sleep(self._settings.sweep_s)
             self.sweep()
 
     def sweep(self) -> None:
-        """Lets go of vanished endpoints whose connection or time has run out; closes those without calls."""
+        """Lets go of vanished endpoints whose connection or time has run out, and closes those without calls.
+
+        A last resort is one while its connection works.
+        """
         now = self._clock()
         lost = [
             endpoint
@@ -213,7 +235,7 @@ class Fleet:
         ]
         for endpoint in lost:
             self._let_go(endpoint)
-        if lost:
+        if self._choose_last_resorts() or lost:
             self._publish()
         idle = [endpoint for endpoint in self._leaving if endpoint.in_flight == 0]
         self._leaving = [endpoint for endpoint in self._leaving if endpoint.in_flight]

@@ -191,7 +191,13 @@ async def test_the_gateway_is_ready_while_an_instance_is() -> None:
     found, gateway = await catalog(a=plain)
     servicer = OipServicer(found)
     assert (await servicer.server_ready(oip.ServerReadyRequest(), CALL)).ready
-    gateway.fleet.changed(VISION, [instance("a", "critical")])
+    gateway.fleet.changed(VISION, [instance("a", "critical")])  # the last one, busy perhaps, whose connection works
+    assert (await servicer.server_ready(oip.ServerReadyRequest(), CALL)).ready
+    gateway.made["a:1"].up = False
+    gateway.fleet.sweep()
+    assert not (await servicer.server_ready(oip.ServerReadyRequest(), CALL)).ready
+    gateway.made["a:1"].up = True
+    gateway.fleet.changed(VISION, [instance("a", "maintenance")])
     assert not (await servicer.server_ready(oip.ServerReadyRequest(), CALL)).ready
     assert (await servicer.server_live(oip.ServerLiveRequest(), CALL)).live
 

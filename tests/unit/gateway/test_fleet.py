@@ -51,6 +51,29 @@ async def test_a_changed_digest_is_asked_for_and_an_unchanged_one_is_not() -> No
     assert gateway.routes.typed(VISION, "new").endpoints
 
 
+async def test_when_every_check_of_a_service_fails_those_that_are_connected_go_on() -> None:
+    gateway = await started("a", "b", "c")
+    gateway.made["b:1"].up = False
+    gateway.fleet.changed(VISION, [instance("a", "critical"), instance("b", "critical"), instance("c", "maintenance")])
+    assert taking(gateway) == ["a"]
+    gateway.made["a:1"].up = False
+    gateway.fleet.sweep()
+    assert taking(gateway) == []
+    gateway.made["a:1"].up = gateway.made["b:1"].up = True
+    gateway.fleet.sweep()
+    assert taking(gateway) == ["a", "b"]
+    gateway.fleet.changed(VISION, [instance("a", "critical"), instance("b")])
+    assert taking(gateway) == ["b"]
+
+
+async def test_a_last_resort_goes_on_until_the_one_that_replaces_it_has_told_its_models() -> None:
+    gateway = await started("a")
+    gateway.fleet.changed(VISION, [instance("a", "critical"), instance("new")])
+    assert taking(gateway) == ["a"]
+    await gateway.settle()
+    assert taking(gateway) == ["new"]
+
+
 @pytest.mark.parametrize("state", ["maintenance", "critical"])
 async def test_maintenance_and_failing_checks_count_at_once_and_end_no_call(state: str) -> None:
     gateway = await started("a", "b")
