@@ -47,6 +47,8 @@ def contained_size(source: tuple[int, int], target: tuple[int, int]) -> tuple[in
 
 def _contained(image: Image.Image, target: tuple[int, int], filter_: Image.Resampling, pad: int) -> Image.Image:
     size = contained_size(image.size, target)
+    if size == target:
+        return image.resize(size, filter_)
     colour = _border(image) if pad < 0 else (pad,) * len(image.getbands())
     canvas = Image.new(image.mode, target, colour[0] if len(colour) == 1 else colour)
     canvas.paste(image.resize(size, filter_), ((target[0] - size[0]) // 2, (target[1] - size[1]) // 2))
