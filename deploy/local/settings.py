@@ -4,12 +4,14 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from gateway.settings import GatewaySettings
 from services.kit.errors import StartupError
+from services.kit.settings import load, variable
 
 ROOT = Path(__file__).resolve().parents[2]
-HIGHEST_PORT = 65535
+DRAIN_S = 8.0  # every component's default
+EXAMPLE_PORTS = {"grpc_port": 8101, "http_port": 8100}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,16 +27,19 @@ class GatewayAddress:
         """The address that the gateway itself will read from this environment and its CONFIG file.
 
         Raises:
-            StartupError: a port is no number from 1 to 65535, or the file cannot be read.
+            StartupError: the gateway would refuse its settings, or a port is 0.
         """
-        config = _config(environ.get("TRIVIUM_GATEWAY__CONFIG", ""))
-        ports = [_port(environ, config, key, default) for key, default in (("grpc_port", 8001), ("http_port", 8000))]
-        return cls(environ.get("TRIVIUM_GATEWAY__HOST") or str(config.get("host", "127.0.0.1")), ports[0], ports[1])
+        settings = load(GatewaySettings, "gateway", environ)
+        for key, example in EXAMPLE_PORTS.items():
+            if getattr(settings, key) == 0:
+                hint = f"a run needs to know its ports: choose one, for example {variable('gateway', key)}={example}"
+                raise StartupError(f"{variable('gateway', key)} is 0", hint=hint)
+        return cls(settings.host, settings.grpc_port, settings.http_port)
 
     @property
     def dialled_host(self) -> str:
         """The host under which this machine reaches the gateway."""
-        return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        return {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(self.host, self.host)
 
     @property
     def grpc(self) -> str:
@@ -57,32 +62,29 @@ def run_folder(environ: Mapping[str, str]) -> Path:
     return Path(named).absolute() if named else ROOT / ".run" / str(GatewayAddress.of(environ).grpc_port)
 
 
+def told(component: str, key: str, environ: Mapping[str, str]) -> str | None:
+    """What the environment or the component's CONFIG file says about a key (sections dotted), or None.
+
+    The component itself refuses a file that cannot be read and a value that is none, and says so.
+    """
+    if (value := environ.get(variable(component, key))) is not None:
+        return value
+    found: object = _file(environ.get(variable(component, "config"), ""))
+    for part in key.split("."):
+        found = found.get(part) if isinstance(found, dict) else None
+    return None if found is None else str(found)
+
+
 def drain_s(component: str, environ: Mapping[str, str]) -> float:
     """Seconds that a component may take for its accepted calls when it leaves."""
     try:
-        return float(environ.get(f"TRIVIUM_{component.upper()}__DRAIN_S", "8"))
+        return float(told(component, "drain_s", environ) or DRAIN_S)
     except ValueError:
-        return 8.0  # the component itself refuses it and says so
+        return DRAIN_S
 
 
-def _config(path: str) -> Mapping[str, Any]:
-    if not path:
+def _file(path: str) -> object:
+    try:
+        return tomllib.loads(Path(path).read_text("utf-8")) if path else {}
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
         return {}
-    try:
-        return tomllib.loads(Path(path).read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise StartupError(
-            f"TRIVIUM_GATEWAY__CONFIG: cannot read {path}: {error}", hint="give the path of a readable TOML file"
-        ) from error
-
-
-def _port(environ: Mapping[str, str], config: Mapping[str, Any], key: str, default: int) -> int:
-    name = f"TRIVIUM_GATEWAY__{key.upper()}"
-    value = environ.get(name) or config.get(key, default)
-    try:
-        port = int(value)
-    except (ValueError, TypeError):
-        port = 0
-    if not 1 <= port <= HIGHEST_PORT:
-        raise StartupError(f"{name} is {value!r}", hint="it must be a port from 1 to 65535, for example 8001")
-    return port

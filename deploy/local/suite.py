@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from deploy.local.child import Program
-from deploy.local.settings import ROOT, GatewayAddress
+from deploy.local.settings import ROOT, GatewayAddress, told
 
 GATEWAY = "gateway"
 
@@ -20,30 +20,30 @@ def service_program(
 ) -> Program:
     """One instance of a service, named after it and its number."""
     instance = f"{service}-{number}"
-    told = {"INSTANCE": instance, "CONSUL__ADDRESS": consul_address}
+    decided = {"INSTANCE": instance, "CONSUL__ADDRESS": consul_address}
     if cpu:
-        told["ENGINE__DEVICE"] = "cpu"
-    return Program(service, instance, _python(f"services.{service}"), _environment(environ, service, told))
+        decided["ENGINE__DEVICE"] = "cpu"
+    return Program(service, instance, _python(f"services.{service}"), _environment(environ, service, decided))
 
 
 def gateway_program(consul_address: str, environ: Mapping[str, str], address: GatewayAddress) -> Program:
     """The gateway."""
-    told = {
+    decided = {
         "INSTANCE": GATEWAY,
         "CONSUL__ADDRESS": consul_address,
         "GRPC_PORT": str(address.grpc_port),
         "HTTP_PORT": str(address.http_port),
         # It leaves first, and what is behind it still needs some of the 10 s in which a run ends.
-        "DRAIN_S": environ.get("TRIVIUM_GATEWAY__DRAIN_S", "4"),
+        "DRAIN_S": told(GATEWAY, "drain_s", environ) or "4",
     }
-    return Program(GATEWAY, GATEWAY, _python("gateway"), _environment(environ, GATEWAY, told))
+    return Program(GATEWAY, GATEWAY, _python("gateway"), _environment(environ, GATEWAY, decided))
 
 
 def _python(module: str) -> tuple[str, ...]:
     return sys.executable, "-m", module
 
 
-def _environment(environ: Mapping[str, str], component: str, told: Mapping[str, str]) -> dict[str, str]:
+def _environment(environ: Mapping[str, str], component: str, decided: Mapping[str, str]) -> dict[str, str]:
     """The launcher's own environment, and above it what this run decides."""
-    settings = {f"TRIVIUM_{component.upper()}__{key}": value for key, value in told.items()}
+    settings = {f"TRIVIUM_{component.upper()}__{key}": value for key, value in decided.items()}
     return {**environ, "PYTHONUNBUFFERED": "1", **settings}

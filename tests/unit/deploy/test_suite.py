@@ -37,3 +37,16 @@ def test_the_gateway_listens_where_the_run_says() -> None:
     program = gateway_program(CONSUL, {}, GatewayAddress("127.0.0.1", 9001, 9000))
     told = {key: value for key, value in program.environment.items() if key.endswith("_PORT")}
     assert told == {"TRIVIUM_GATEWAY__GRPC_PORT": "9001", "TRIVIUM_GATEWAY__HTTP_PORT": "9000"}
+
+
+def test_the_gateways_own_drain_counts_and_is_short_where_none_is_given(tmp_path: Path) -> None:
+    config = tmp_path / "gateway.toml"
+    config.write_text("drain_s = 2.5\n")
+
+    def drain(environ: dict[str, str]) -> str:
+        program = gateway_program(CONSUL, environ, GatewayAddress("127.0.0.1", 9001, 9000))
+        return program.environment["TRIVIUM_GATEWAY__DRAIN_S"]
+
+    assert drain({}) == "4"
+    assert drain({"TRIVIUM_GATEWAY__CONFIG": str(config)}) == "2.5"
+    assert drain({"TRIVIUM_GATEWAY__CONFIG": str(config), "TRIVIUM_GATEWAY__DRAIN_S": "1"}) == "1"
