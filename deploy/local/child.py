@@ -69,13 +69,18 @@ class Child:
 
     def last_lines(self, count: int) -> list[str]:
         """The last lines of what it has printed so far; none if someone has removed the log file."""
-        try:
-            with self._log_file.open("rb") as log:
-                end = log.seek(0, os.SEEK_END)
-                log.seek(max(self._log_start, end - 16 * 1024))
-                return log.read().decode("utf-8", "replace").splitlines()[-count:]
-        except FileNotFoundError:
-            return []
+        return last_lines(self._log_file, count, since=self._log_start)
+
+
+def last_lines(log_file: Path, count: int, since: int) -> list[str]:
+    """The last lines that stand in the file after byte `since`; all of it if it was emptied meanwhile."""
+    try:
+        with log_file.open("rb") as log:
+            end = log.seek(0, os.SEEK_END)
+            log.seek(max(since if since <= end else 0, end - 16 * 1024))
+            return log.read().decode("utf-8", "replace").splitlines()[-count:]
+    except FileNotFoundError:
+        return []
 
 
 def _open_log(log_file: Path, program: Program) -> BinaryIO:

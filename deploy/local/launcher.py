@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from deploy.local import demo
 from deploy.local.consul import DevConsul, find_consul
 from deploy.local.control import Refused, listening
+from deploy.local.logs import kept_bounded
 from deploy.local.ports import check_gateway_ports
 from deploy.local.progress import Progress
 from deploy.local.readiness import follow_services, gateway_serving, until_known
@@ -98,6 +99,7 @@ class Launcher:
         async with (
             listening(self._run_dir.path, self._stop_one),
             follow_services(self._supervisor, consul.address),
+            kept_bounded(self._run_dir.logs),
         ):
             await self._announce(consul.address)
             await asyncio.Event().wait()  # until this is cancelled

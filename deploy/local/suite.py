@@ -20,7 +20,11 @@ def service_program(
 ) -> Program:
     """One instance of a service, named after it and its number."""
     instance = f"{service}-{number}"
-    decided = {"INSTANCE": instance, "CONSUL__ADDRESS": consul_address}
+    decided = {
+        "INSTANCE": instance,
+        "CONSUL__ADDRESS": consul_address,
+        "LOG__CALLS": _logged_calls(service, environ),
+    }
     if cpu:
         decided["ENGINE__DEVICE"] = "cpu"
     return Program(service, instance, _python(f"services.{service}"), _environment(environ, service, decided))
@@ -33,10 +37,16 @@ def gateway_program(consul_address: str, environ: Mapping[str, str], address: Ga
         "CONSUL__ADDRESS": consul_address,
         "GRPC_PORT": str(address.grpc_port),
         "HTTP_PORT": str(address.http_port),
+        "LOG__CALLS": _logged_calls(GATEWAY, environ),
         # It leaves first, and what is behind it still needs some of the 10 s in which a run ends.
         "DRAIN_S": told(GATEWAY, "drain_s", environ) or "4",
     }
     return Program(GATEWAY, GATEWAY, _python("gateway"), _environment(environ, GATEWAY, decided))
+
+
+def _logged_calls(component: str, environ: Mapping[str, str]) -> str:
+    """A line for every call would soon be all that the log files hold."""
+    return told(component, "log.calls", environ) or "failed"
 
 
 def _python(module: str) -> tuple[str, ...]:

@@ -50,3 +50,20 @@ def test_the_gateways_own_drain_counts_and_is_short_where_none_is_given(tmp_path
     assert drain({}) == "4"
     assert drain({"TRIVIUM_GATEWAY__CONFIG": str(config)}) == "2.5"
     assert drain({"TRIVIUM_GATEWAY__CONFIG": str(config), "TRIVIUM_GATEWAY__DRAIN_S": "1"}) == "1"
+
+
+def test_calls_that_succeed_are_logged_only_if_someone_asks_for_it(tmp_path: Path) -> None:
+    (tmp_path / "all.toml").write_text('[log]\ncalls = "all"\n')
+    asked = {f"TRIVIUM_{component}__CONFIG": str(tmp_path / "all.toml") for component in ("GATEWAY", "VISION")}
+
+    def logged(environ: dict[str, str]) -> list[str]:
+        gateway = gateway_program(CONSUL, environ, GatewayAddress("127.0.0.1", 9001, 9000))
+        service = service_program("vision", 1, CONSUL, environ, cpu=False)
+        return [
+            gateway.environment["TRIVIUM_GATEWAY__LOG__CALLS"],
+            service.environment["TRIVIUM_VISION__LOG__CALLS"],
+        ]
+
+    assert logged({}) == ["failed", "failed"]
+    assert logged({"TRIVIUM_VISION__LOG__CALLS": "none"}) == ["failed", "none"]
+    assert logged(asked) == ["all", "all"]
