@@ -42,6 +42,7 @@ class Server:
     def __init__(self) -> None:
         self.requests: list[Any] = []
         self.metadata: dict[str, str | bytes] = {}
+        self.remaining_s: list[float] = []  # of the deadlines of LoadModel and UnloadModel
         self.left, self.released = threading.Event(), threading.Event()
         options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
         self._server = grpc.server(ThreadPoolExecutor(8), options=options)
@@ -49,7 +50,13 @@ class Server:
             (
                 _service("trivium.vision.v1.VisionService", Classify=self.classify, Embed=self.embed),
                 _streams("trivium.vision.v1.VisionService", ClassifyStream=self.classify_stream),
-                _service("trivium.models.v1.ModelService", ListModels=self.list_models, GetModel=self.get_model),
+                _service(
+                    "trivium.models.v1.ModelService",
+                    ListModels=self.list_models,
+                    GetModel=self.get_model,
+                    LoadModel=self.load_model,
+                    UnloadModel=self.unload_model,
+                ),
             )
         )
         self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
@@ -96,6 +103,14 @@ class Server:
         if models_pb2.GetModelRequest.FromString(data).model != "digits-cnn":
             context.abort(grpc.StatusCode.NOT_FOUND, "no such model")
         return models_pb2.GetModelResponse(model=digits()).SerializeToString()
+
+    def load_model(self, data: bytes, context: grpc.ServicerContext) -> bytes:
+        self.remaining_s.append(context.time_remaining())
+        return models_pb2.LoadModelResponse(models=[digits()]).SerializeToString()
+
+    def unload_model(self, data: bytes, context: grpc.ServicerContext) -> bytes:
+        self.remaining_s.append(context.time_remaining())
+        return models_pb2.UnloadModelResponse().SerializeToString()
 
 
 def digits() -> model_pb2.ModelInfo:
@@ -161,6 +176,15 @@ def test_a_call_ends_at_its_deadline(client: Client) -> None:
     with pytest.raises(TriviumCallError) as caught:
         client.classify(b"hang", timeout_s=0.1)
     assert caught.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+def test_loading_has_the_time_that_the_gateway_takes_for_it(server: Server) -> None:
+    with Client(server.address, timeout_s=1) as client:
+        assert [model.name for model in client.load("digits-cnn")] == ["digits-cnn"]
+        client.unload("digits-cnn")
+        client.load("digits-cnn", timeout_s=5)
+    assert all(120 < remaining <= 150 for remaining in server.remaining_s[:2])
+    assert server.remaining_s[2] <= 5
 
 
 def test_a_failed_call_is_never_repeated(client: Client, server: Server) -> None:

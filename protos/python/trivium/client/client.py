@@ -19,6 +19,7 @@ DEFAULT_ADDRESS = "localhost:8001"
 VISION = "/trivium.vision.v1.VisionService"
 MODELS = "/trivium.models.v1.ModelService"
 HEALTH = "/grpc.health.v1.Health"
+LOAD_TIMEOUT_S = 150.0  # the gateway gives each instance 120 s, and its answer is worth waiting for
 
 # The bytes of a JPEG, PNG, WebP or BMP file, or the path of one.
 Image = bytes | bytearray | memoryview | Path | str
@@ -31,7 +32,8 @@ class Client:
 
     Args:
         address: "host:port"; the environment's TRIVIUM_ADDRESS if not given, else localhost:8001.
-        timeout_s: seconds that a call may take in all, unless the call says otherwise. Of a stream it bounds nothing.
+        timeout_s: seconds that a call may take in all, unless the call says otherwise. It bounds neither streams nor
+            `load` and `unload`, which have 150 s.
         max_message_bytes: largest message to send and to receive.
         metadata: sent with every call; keys in lower case.
     """
@@ -142,18 +144,36 @@ class Client:
         )
         return Model.of(message.model)
 
-    def load(self, name: str, *, timeout_s: float | None = None) -> list[Model]:
-        """Loads every version of a bundle on every instance of its service; returns what is ready now."""
+    def load(self, name: str, *, timeout_s: float = LOAD_TIMEOUT_S) -> list[Model]:
+        """Loads every version of a bundle on every instance of its service, and warms it up.
+
+        Args:
+            name: the name of a bundle in the service's folders, without a version.
+            timeout_s: seconds for all of it. The client's own limit, meant for quick calls, does not hold here.
+
+        Returns:
+            The versions that are ready now.
+
+        Raises:
+            TriviumCallError: NOT_FOUND (MODEL_NOT_FOUND); FAILED_PRECONDITION (LOAD_INCOMPLETE), which names the
+                instances that could not load it.
+        """
         request = models_pb2.LoadModelRequest(model=name)
-        message, _ = self._channel.unary(
-            f"{MODELS}/LoadModel", request, models_pb2.LoadModelResponse, self._limit(timeout_s)
-        )
+        message, _ = self._channel.unary(f"{MODELS}/LoadModel", request, models_pb2.LoadModelResponse, timeout_s)
         return [Model.of(info) for info in message.models]
 
-    def unload(self, name: str, *, timeout_s: float | None = None) -> None:
-        """Takes every version of a bundle out of service on every instance."""
+    def unload(self, name: str, *, timeout_s: float = LOAD_TIMEOUT_S) -> None:
+        """Takes every version of a bundle out of service on every instance, after the calls that it has accepted.
+
+        Args:
+            name: the name of the bundle, without a version.
+            timeout_s: seconds for all of it, as for `load`.
+
+        Raises:
+            TriviumCallError: as `load`.
+        """
         request = models_pb2.UnloadModelRequest(model=name)
-        self._channel.unary(f"{MODELS}/UnloadModel", request, models_pb2.UnloadModelResponse, self._limit(timeout_s))
+        self._channel.unary(f"{MODELS}/UnloadModel", request, models_pb2.UnloadModelResponse, timeout_s)
 
     def health(self, name: str = "", *, timeout_s: float | None = None) -> bool:
         """Whether `name` is SERVING.
