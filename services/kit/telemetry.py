@@ -1,6 +1,7 @@
 """Logs and metrics of a process: one structured line an event, one Prometheus registry."""
 
 import contextlib
+import json
 import logging
 import platform
 import sys
@@ -29,7 +30,6 @@ def configure_logs(settings: LogSettings, **context: str) -> None:
     text = settings.format == "text" or (settings.format == "auto" and sys.stderr.isatty())
     level = logging.getLevelNamesMapping()[settings.level.upper()]
     shared: list[Any] = [
-        structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _adds(context),
@@ -37,7 +37,7 @@ def configure_logs(settings: LogSettings, **context: str) -> None:
     rendered: list[Any] = (
         [structlog.dev.ConsoleRenderer()]
         if text
-        else [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer(ensure_ascii=False)]
+        else [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer(_to_json)]
     )
     structlog.configure(
         processors=[*shared, *rendered],
@@ -88,8 +88,17 @@ class _Unbreakable:
             self._stream.flush()
 
 
+# Made once: json.dumps makes one for each call that brings options.
+_ENCODER = json.JSONEncoder(ensure_ascii=False, default=repr)
+
+
+def _to_json(event: dict[str, Any], **options: Any) -> str:
+    return _ENCODER.encode(event)
+
+
 def _adds(context: dict[str, str]) -> Any:
     def add(logger: object, name: str, event: dict[str, Any]) -> dict[str, Any]:
-        return {**event, **context}
+        event.update(context)
+        return event
 
     return add
