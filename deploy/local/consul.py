@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from deploy.local.settings import ROOT
 from services.kit.errors import StartupError
 
 POLL_S = 0.03
+VERSION = re.compile(r"Consul v(\d+)\.(\d+)")
+GRPC_TLS_SINCE = (1, 14)  # the port has a default there; older versions refuse its name
 
 
 async def find_consul(progress: Progress) -> Path:
@@ -54,6 +57,20 @@ async def find_consul(progress: Progress) -> Path:
     )
 
 
+async def version_of(binary: Path) -> tuple[int, int]:
+    """Major and minor version of a Consul binary; (0, 0) where it says neither."""
+    process = await asyncio.create_subprocess_exec(
+        str(binary),
+        "version",
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    output, _ = await process.communicate()
+    found = VERSION.search(output.decode("utf-8", "replace"))
+    return (int(found[1]), int(found[2])) if found else (0, 0)
+
+
 @dataclass(frozen=True, slots=True)
 class DevConsul:
     """One Consul server in development mode: it has a leader within a tenth of a second, where a server that keeps its
@@ -63,11 +80,16 @@ class DevConsul:
     address: str  # of its HTTP API
 
     @classmethod
-    def create(cls, binary: Path, folder: Path, environment: Mapping[str, str]) -> "DevConsul":
-        """Chooses free ports and writes the configuration into the folder."""
+    def create(
+        cls, binary: Path, version: tuple[int, int], folder: Path, environment: Mapping[str, str]
+    ) -> "DevConsul":
+        """Chooses free ports and writes the configuration, as that version understands it, into the folder."""
         http, server, serf = free_ports(3)
+        ports = {"http": http, "server": server, "serf_lan": serf, "serf_wan": -1, "dns": -1, "grpc": -1}
+        if version >= GRPC_TLS_SINCE:
+            ports["grpc_tls"] = -1
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.json").write_text(json.dumps(_config(http, server, serf), indent=1), "utf-8")
+        (folder / "config.json").write_text(json.dumps(_config(ports), indent=1), "utf-8")
         command = (str(binary), "agent", "-dev", f"-config-file={folder / 'config.json'}")
         return cls(Program("consul", "consul", command, environment), f"http://127.0.0.1:{http}")
 
@@ -87,7 +109,7 @@ class DevConsul:
             return False
 
 
-def _config(http: int, server: int, serf: int) -> dict[str, object]:
+def _config(ports: Mapping[str, int]) -> dict[str, object]:
     return {
         "node_name": "local",
         "bind_addr": "127.0.0.1",
@@ -95,5 +117,5 @@ def _config(http: int, server: int, serf: int) -> dict[str, object]:
         "disable_update_check": True,
         "log_level": "info",
         "ui": True,
-        "ports": {"http": http, "server": server, "serf_lan": serf, "serf_wan": -1, "dns": -1, "grpc": -1},
+        "ports": ports,
     }

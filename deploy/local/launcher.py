@@ -8,7 +8,7 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 
 from deploy.local import demo
-from deploy.local.consul import DevConsul, find_consul
+from deploy.local.consul import DevConsul, find_consul, version_of
 from deploy.local.control import Refused, listening
 from deploy.local.logs import kept_bounded
 from deploy.local.ports import check_gateway_ports
@@ -91,7 +91,7 @@ class Launcher:
     async def _serve(self) -> None:
         self._progress.step(f"run directory {self._run_dir.path}")
         binary = await find_consul(self._progress)
-        consul = DevConsul.create(binary, self._run_dir.path / "consul", os.environ)
+        consul = DevConsul.create(binary, await version_of(binary), self._run_dir.path / "consul", os.environ)
         self._progress.step(f"starting Consul ({binary})")
         first = self._supervisor.keep(consul.program, consul.serving)
         self._start_components(consul.address)
