@@ -5,6 +5,7 @@ import contextlib
 import signal
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 
 from deploy.local.child import Child, Program
 from deploy.local.progress import Progress
@@ -28,6 +29,14 @@ def describe_exit(code: int) -> str:
     return f"was killed by {signal.Signals(-code).name if known else f'signal {-code}'}"
 
 
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How a keeper tells the time and how long it waits."""
+
+    clock: Callable[[], float] = time.monotonic  # seconds
+    restart_delay_s: Callable[[int], float] = restart_delay_s  # by failed starts in a row
+
+
 # Returns the address of a program that was just started, as soon as it answers there.
 Probe = Callable[[], Awaitable[str]]
 
@@ -39,10 +48,16 @@ class Keeper:
     """
 
     def __init__(
-        self, program: Program, probe: Probe | None, run_dir: RunDir, progress: Progress, on_change: Callable[[], None]
+        self,
+        program: Program,
+        probe: Probe | None,
+        run_dir: RunDir,
+        progress: Progress,
+        on_change: Callable[[], None],
+        pace: Pace,
     ) -> None:
         self.program, self.log_file = program, run_dir.log_file(program.instance)
-        self._probe, self._progress, self._on_change = probe, progress, on_change
+        self._probe, self._progress, self._on_change, self._pace = probe, progress, on_change, pace
         self.child: Child | None = None
         self.address = ""  # where it answers, once it is ready
         self.ready = asyncio.Event()  # of the process that runs now
@@ -54,7 +69,7 @@ class Keeper:
         """Says that the process answers at `address`."""
         if self.ready.is_set() and self.address == address:
             return
-        self.address, self._ready_at = address, time.monotonic()
+        self.address, self._ready_at = address, self._pace.clock()
         self.ready.set()
         self._progress.step(f"{self.program.instance} is up at {address}")
         self._on_change()
@@ -115,12 +130,12 @@ class Keeper:
 
     def _ended(self, child: Child, code: int) -> float:
         """Notes that the process has ended; seconds before the next start."""
-        was_ready, served_s = self.ready.is_set(), time.monotonic() - self._ready_at
+        was_ready, served_s = self.ready.is_set(), self._pace.clock() - self._ready_at
         self.child, self.address = None, ""
         self.ready.clear()
         self._on_change()
         self._failures = 0 if was_ready and served_s >= SETTLED_S else self._failures + 1
-        delay_s = restart_delay_s(self._failures)
+        delay_s = self._pace.restart_delay_s(self._failures)
         if not self._leaving.is_set():
             self._report(child, code, served_s if was_ready else None, delay_s)
         return delay_s
@@ -138,13 +153,13 @@ class Keeper:
 class Supervisor:
     """All the programs of a run, by instance name; run.json says at any time which of them run."""
 
-    def __init__(self, run_dir: RunDir, progress: Progress) -> None:
-        self._run_dir, self._progress = run_dir, progress
+    def __init__(self, run_dir: RunDir, progress: Progress, pace: Pace | None = None) -> None:
+        self._run_dir, self._progress, self._pace = run_dir, progress, pace or Pace()
         self.keepers: dict[str, Keeper] = {}
 
     def keep(self, program: Program, probe: Probe | None = None) -> Keeper:
         """Starts the program and keeps it running."""
-        keeper = Keeper(program, probe, self._run_dir, self._progress, self._record)
+        keeper = Keeper(program, probe, self._run_dir, self._progress, self._record, self._pace)
         self.keepers[program.instance] = keeper
         return keeper
 

@@ -3,10 +3,9 @@
 import asyncio
 import io
 import os
-import re
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import psutil
@@ -15,48 +14,70 @@ from rich.console import Console
 
 from deploy.local.child import Program
 from deploy.local.progress import Progress
-from deploy.local.run_dir import RunDir
-from deploy.local.supervisor import Keeper, Supervisor, describe_exit, restart_delay_s
+from deploy.local.run_dir import Process, RunDir
+from deploy.local.supervisor import SETTLED_S, Keeper, Pace, Supervisor, describe_exit, restart_delay_s
 
-WAITS = "echo waiting; read -r line < fifo"
-STUBBORN = "trap '' TERM; echo waiting; read -r line < fifo"
+LIMIT_S = 10  # of what takes milliseconds
+
+# Tells its pid and then waits for a line that never comes.
+WAITS = "echo $$ > up; read -r line < never"
+STUBBORN = "trap '' TERM; echo $$ > up; read -r line < never"
+BROKEN = "echo no bundle; exit 1"
+
+
+class Recorded(RunDir):
+    """A run directory that tells when something is written into it."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.written = asyncio.Event()
+
+    def write(self, processes: Sequence[Process]) -> None:
+        super().write(processes)
+        self.written.set()
 
 
 class Stage:
-    """A supervisor whose programs are one-line shell scripts."""
+    """A supervisor whose programs are one-line shell scripts; its clock stands still, and it waits for nothing."""
 
-    def __init__(self, folder: Path) -> None:
-        os.mkfifo(folder / "fifo")
-        self.folder, self.text = folder, io.StringIO()
-        self.run_dir = RunDir(folder / "run dir")
-        self.supervisor = Supervisor(self.run_dir, Progress(Console(file=self.text, soft_wrap=True)))
+    def __init__(self, folder: Path, pids: asyncio.StreamReader) -> None:
+        self.folder, self._pids, self.text = folder, pids, io.StringIO()
+        self.now_s, self.failures = 0.0, list[int]()
+        self.run_dir = Recorded(folder / "run dir")
+        progress = Progress(Console(file=self.text, soft_wrap=True))
+        self.supervisor = Supervisor(self.run_dir, progress, Pace(lambda: self.now_s, self._no_delay))
+
+    def _no_delay(self, failures: int) -> float:
+        self.failures.append(failures)
+        return 0.0
 
     def keep(self, script: str, instance: str = "vision-1") -> Keeper:
         command = ("/bin/sh", "-c", f"cd '{self.folder}'; {script}")
         return self.supervisor.keep(Program(instance.partition("-")[0], instance, command, dict(os.environ)))
 
-    async def running(self, keeper: Keeper, other_than: int = 0) -> int:
-        """The pid of the keeper's process, once it has said that it waits."""
-        async with asyncio.timeout(10):
-            while True:
-                child = keeper.child
-                if child and child.pid != other_than and child.last_lines(1) == ["waiting"]:
-                    return child.pid
-                await asyncio.sleep(0.01)
-
-    async def said(self, pattern: str) -> str:
-        async with asyncio.timeout(10):
-            while True:
-                if re.search(pattern, self.text.getvalue()):
-                    return self.text.getvalue()
-                await asyncio.sleep(0.01)
+    async def running(self) -> int:
+        """The pid of the process that comes up next, once it waits and run.json has it."""
+        async with asyncio.timeout(LIMIT_S):
+            pid = int(await self._pids.readline())
+            while pid not in [process.pid for process in self.run_dir.processes()]:
+                self.run_dir.written.clear()
+                await self.run_dir.written.wait()
+        return pid
 
 
 @pytest.fixture
 async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
-    stage = Stage(tmp_path)
-    yield stage
-    await stage.supervisor.stop_all(((lambda program: True, 0),))
+    for name in ("up", "never"):
+        os.mkfifo(tmp_path / name)
+    reader = asyncio.StreamReader()
+    with os.fdopen(os.open(tmp_path / "up", os.O_RDWR | os.O_NONBLOCK), "rb", buffering=0) as up:
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), up
+        )
+        stage = Stage(tmp_path, reader)
+        yield stage
+        await stage.supervisor.stop_all(((lambda program: True, 0),))
+        transport.close()
 
 
 def test_only_failed_starts_are_delayed_each_time_longer_and_never_long() -> None:
@@ -71,35 +92,56 @@ def test_an_exit_is_described_in_words() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 async def test_a_process_that_ends_is_replaced(stage: Stage, number: signal.Signals) -> None:
-    keeper = stage.keep(WAITS)
-    first = await stage.running(keeper)
+    stage.keep(WAITS)
+    first = await stage.running()
     os.kill(first, number)
-    second = await stage.running(keeper, other_than=first)
+    second = await stage.running()
+    assert second != first
     assert [process.pid for process in stage.run_dir.processes()] == [second]
 
 
 async def test_a_process_that_cannot_start_is_tried_again_and_its_last_words_are_shown(stage: Stage) -> None:
-    keeper = stage.keep("echo error: no bundle; exit 1")
-    text = await stage.said("starting it again in 0.4 s")
-    assert text.count("error: no bundle") == 1
-    assert "vision-1 ended with exit code 1 before it was up" in text
-    assert keeper.log_file.read_text().count("error: no bundle") >= 3
-    assert await keeper.stop(5)
+    keeper = stage.keep(
+        f"[ -e third ] && {{ {WAITS}; }}; [ -e second ] && touch third; touch second; echo no bundle; exit 1"
+    )
+    await stage.running()
+    text = stage.text.getvalue()
+    assert stage.failures == [1, 2]
+    assert text.count("| no bundle") == 1
+    assert text.count("vision-1 ended with exit code 1 before it was up") == 2
+    assert keeper.log_file.read_text().count("no bundle\n") == 2
+
+
+@pytest.mark.parametrize(("served_s", "failures"), [(SETTLED_S, 0), (SETTLED_S / 2, 1)])
+async def test_only_an_exit_soon_after_it_was_up_counts_as_a_failed_start(
+    stage: Stage, served_s: float, failures: int
+) -> None:
+    keeper = stage.keep(WAITS)
+    pid = await stage.running()
+    keeper.mark_ready("127.0.0.1:1")
+    stage.now_s += served_s
+    os.kill(pid, signal.SIGKILL)
+    await stage.running()
+    assert stage.failures == [failures]
 
 
 async def test_what_is_stopped_on_purpose_stays_away(stage: Stage) -> None:
-    keeper = stage.keep(WAITS)
-    pid = await stage.running(keeper)
-    assert await stage.supervisor.stop("vision-1", 5)
+    stage.keep(WAITS)
+    pid = await stage.running()
+    assert await stage.supervisor.stop("vision-1", LIMIT_S)
     assert not psutil.pid_exists(pid)
     assert stage.run_dir.processes() == []
     assert "starting it again" not in stage.text.getvalue()
 
 
 async def test_what_outlives_its_time_is_killed_and_counted(stage: Stage) -> None:
-    stubborn, kind = stage.keep(STUBBORN, "vision-1"), stage.keep(WAITS, "gateway")
-    pids = [await stage.running(stubborn), await stage.running(kind)]
-    await stage.supervisor.stop_all(((lambda program: program.component == "gateway", 5), (lambda program: True, 0.3)))
+    pids = []
+    for script, instance in ((STUBBORN, "vision-1"), (WAITS, "gateway")):
+        stage.keep(script, instance)
+        pids.append(await stage.running())
+    await stage.supervisor.stop_all(
+        ((lambda program: program.component == "gateway", LIMIT_S), (lambda program: True, 0))
+    )
     assert not any(map(psutil.pid_exists, pids))
     text = stage.text.getvalue()
     assert "1 did not end in time and had to be killed: vision-1" in text
@@ -108,15 +150,16 @@ async def test_what_outlives_its_time_is_killed_and_counted(stage: Stage) -> Non
 
 async def test_killing_waits_for_nobody(stage: Stage) -> None:
     keeper = stage.keep(STUBBORN)
-    pid = await stage.running(keeper)
-    stopping = asyncio.create_task(keeper.stop(60))
+    pid = await stage.running()
+    stopping = asyncio.create_task(keeper.stop(6 * LIMIT_S))
     stage.supervisor.kill_all()
-    await asyncio.wait_for(stopping, 5)
+    await asyncio.wait_for(stopping, LIMIT_S)
     assert not psutil.pid_exists(pid)
 
 
 async def test_a_child_has_a_session_of_its_own(stage: Stage) -> None:
-    pid = await stage.running(stage.keep(WAITS))
+    stage.keep(WAITS)
+    pid = await stage.running()
     assert os.getsid(pid) == pid != os.getsid(0)
 
 
