@@ -28,7 +28,8 @@ Image = bytes | bytearray | memoryview | Path | str
 class Client:
     """A connection to a server, and its methods as typed calls. Safe to share between threads.
 
-    No call is repeated: the gateway retries what may be retried. Every call may raise TriviumCallError.
+    No call is repeated: the gateway retries what may be retried. Every call raises TriviumCallError where it does not
+    succeed: its `code` and `reason` say why, its `unreachable` that no server answered.
 
     Args:
         address: "host:port"; the environment's TRIVIUM_ADDRESS if not given, else localhost:8001.
@@ -36,6 +37,9 @@ class Client:
             `load` and `unload`, which have 150 s.
         max_message_bytes: largest message to send and to receive.
         metadata: sent with every call; keys in lower case.
+
+    Raises:
+        ValueError: the address is a URL and not "host:port".
     """
 
     def __init__(
@@ -73,8 +77,15 @@ class Client:
             image: the bytes of a JPEG, PNG, WebP or BMP file, or its path.
             model: "name", "name:version" or "name@label"; empty is the service's default.
             top_k: how many classes, in [1, 100]; the service's choice (5) if not given.
+            timeout_s: seconds for this call; the client's if not given.
+
+        Returns:
+            At most `top_k` classes with their probabilities, and who answered.
 
         Raises:
+            TriviumCallError: INVALID_ARGUMENT (IMAGE_UNREADABLE, INPUT_TOO_LARGE, INVALID_FIELD), NOT_FOUND
+                (MODEL_NOT_FOUND), UNIMPLEMENTED (UNSUPPORTED_BY_MODEL), RESOURCE_EXHAUSTED (QUEUE_FULL,
+                DEADLINE_UNREACHABLE), DEADLINE_EXCEEDED or UNAVAILABLE.
             OSError: the file cannot be read.
         """
         request = vision_pb2.ClassifyRequest(model=model, image=read(image), top_k=top_k)
@@ -119,7 +130,14 @@ class Client:
     def embed(self, image: Image, model: str = "", *, timeout_s: float | None = None) -> Embedding:
         """The vector that the network computes of one image before its last layer.
 
+        Args:
+            image, model, timeout_s: as for `classify`.
+
+        Returns:
+            As many numbers as the bundle's embedding output has, and who answered.
+
         Raises:
+            TriviumCallError: as `classify`; UNIMPLEMENTED (UNSUPPORTED_BY_MODEL) where the bundle has no embedding.
             OSError: the file cannot be read.
         """
         request = vision_pb2.EmbedRequest(model=model, image=read(image))
@@ -129,7 +147,18 @@ class Client:
         return results.embedding(message, Served.of(trailers))
 
     def models(self, model: str = "", *, timeout_s: float | None = None) -> list[Model]:
-        """Every version of every model, or those of one bundle, sorted by name and version; without cards."""
+        """Every version of every model, sorted by name and version; without cards.
+
+        Args:
+            model: only the versions of the bundle of this name; empty for all bundles.
+            timeout_s: seconds for this call; the client's if not given.
+
+        Returns:
+            One Model a version, however many instances serve it; none where no bundle has that name.
+
+        Raises:
+            TriviumCallError: UNAVAILABLE where no server answers.
+        """
         request = models_pb2.ListModelsRequest(model=model)
         message, _ = self._channel.unary(
             f"{MODELS}/ListModels", request, models_pb2.ListModelsResponse, self._limit(timeout_s)
@@ -137,7 +166,15 @@ class Client:
         return [Model.of(info) for info in message.models]
 
     def model(self, name: str = "", *, timeout_s: float | None = None) -> Model:
-        """One version of a model with its card; `name` may be "name", "name:version" or "name@label"."""
+        """One version of a model, with its card.
+
+        Args:
+            name: "name" (its highest ready version), "name:version" or "name@label"; empty for the default model.
+            timeout_s: seconds for this call; the client's if not given.
+
+        Raises:
+            TriviumCallError: NOT_FOUND (MODEL_NOT_FOUND) or, for a malformed name, INVALID_ARGUMENT (INVALID_FIELD).
+        """
         request = models_pb2.GetModelRequest(model=name)
         message, _ = self._channel.unary(
             f"{MODELS}/GetModel", request, models_pb2.GetModelResponse, self._limit(timeout_s)
@@ -181,9 +218,13 @@ class Client:
         Args:
             name: empty for the whole server, "model/NAME", "model/NAME/VERSION", "readiness", "liveness", "startup" or
                 the full name of a gRPC service.
+            timeout_s: seconds for this call; the client's if not given.
+
+        Returns:
+            False also for a server that is starting or leaving.
 
         Raises:
-            TriviumCallError: NOT_FOUND where the server knows no such name.
+            TriviumCallError: NOT_FOUND where the server knows no such name, UNAVAILABLE where no server answers.
         """
         request = health_pb2.HealthCheckRequest(service=name)
         message, _ = self._channel.unary(
