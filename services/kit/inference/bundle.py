@@ -236,10 +236,20 @@ def _replace(path: Path, new: Path) -> None:
 def _bundle_paths(folder: Path) -> Iterator[Path]:
     """The folders NAME/VERSION that hold a manifest or a model."""
     with _readable(folder):
+        _check_level(folder, folder.parent.parent)
         for home in _folders(folder):
+            _check_level(home, folder.parent)
             for path in _folders(home):
                 if (path / MANIFEST).exists() or (path / MODEL).exists():
                     yield path
+
+
+def _check_level(folder: Path, meant: Path) -> None:
+    if (folder / MANIFEST).exists():
+        raise StartupError(
+            f"{folder / MANIFEST} does not lie in NAME/VERSION of a folder of bundles",
+            hint=f"name the folder that holds NAME/VERSION/{MANIFEST}, which may be {meant}",
+        )
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -129,7 +129,9 @@ def _session(path: Path, device: Literal["cuda", "cpu"], settings: EngineSetting
     try:
         return ort.InferenceSession(path, options, providers=providers)
     except Exception as error:  # onnxruntime's own classes share no other base
-        raise StartupError(f"{path}: {error}", hint="export the model again, or take the bundle away") from error
+        raise StartupError(
+            f"{path}: {error}", hint=f"export it for ONNX Runtime {ort.__version__}, or take the bundle away"
+        ) from error
 
 
 def _spec(node: Any) -> TensorSpec:

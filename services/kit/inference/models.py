@@ -179,12 +179,14 @@ class Models(Generic[P]):
 
         Raises:
             InvalidField: `name` is no name of a bundle.
-            ModelNotFound: nothing of that name is loaded.
+            ModelNotFound: no bundle of that name is known.
         """
         async with self._lock:
             versions = self.versions(checked_name(name))
+            if not versions and any(known == name for known, _ in self._known):
+                return  # out of service already: the same call twice is as good as once
             if not versions:
-                raise ModelNotFound(f"failed to unload '{name}', it is not loaded", model=name)
+                raise ModelNotFound(f"failed to unload '{name}', no such bundle is known", model=name)
             leaving = [self._loaded.pop((name, version)) for version in versions]
             self.on_change()
             await self._close(leaving)

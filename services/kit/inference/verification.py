@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from services.kit.errors import StartupError
 from services.kit.inference import bundle as bundles
-from services.kit.inference.bundle import Bundle
+from services.kit.inference.bundle import Bundle, TensorSpec
 from services.kit.inference.engine import Engine, EngineSettings
 
 # Largest difference between a known answer and the same run here, absolute and relative; CUDA sums in another order.
@@ -26,12 +26,17 @@ def verified_engine(bundle: Bundle, settings: EngineSettings) -> Engine:
         by_name = {spec.name: spec for spec in graph}
         for spec in public:
             if by_name.get(spec.name) != spec:
+                there = ", ".join(map(_text, graph))
                 raise StartupError(
-                    f"{bundle.path}: the manifest says {kind} {spec}, the graph has {by_name.get(spec.name)}",
+                    f"{bundle.path}: the manifest says {kind} {_text(spec)}, the graph has {there}",
                     hint="export the model again, so that manifest and graph agree",
                 )
     _check_known_answers(bundle, engine)
     return engine
+
+
+def _text(spec: TensorSpec) -> str:
+    return f"{spec.name} {spec.datatype} {list(spec.shape)}"
 
 
 def _check_known_answers(bundle: Bundle, engine: Engine) -> None:

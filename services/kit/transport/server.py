@@ -246,5 +246,5 @@ def _options(limits: ServerLimits) -> list[tuple[str, int]]:
         ("grpc.absolute_max_metadata_size", 32 * 1024),
         ("grpc.so_reuseport", 0),  # a busy port is an error, not a second server on it
         ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", 9_000),  # pings every 10 s are welcome
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),  # every 10 s are welcome, however late one is
     ]

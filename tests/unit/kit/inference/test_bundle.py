@@ -31,6 +31,18 @@ def test_discover_sorts_by_name_and_version_and_passes_over_other_services(tmp_p
     assert [(bundle.name, bundle.version) for bundle in found] == [("a", 9), ("a", 10), ("b", 1)]
 
 
+@pytest.mark.parametrize("below", [".", "fixed", "fixed/1"])
+def test_a_folder_at_the_wrong_level_names_the_right_one(tmp_path: Path, below: str) -> None:
+    folder = tmp_path / "bundles"
+    tiny.fixed(folder)
+    if below == ".":
+        assert bundles.discover([folder], "vision")
+        return
+    with pytest.raises(StartupError) as raised:
+        bundles.discover([folder / below], "vision")
+    assert raised.value.hint.endswith(f"which may be {folder}")
+
+
 def test_the_same_version_twice_names_both_paths(tmp_path: Path) -> None:
     paths = [tiny.fixed(tmp_path / folder).path for folder in ("one", "two")]
 

@@ -119,6 +119,12 @@ async def test_a_damaged_version_is_named_and_the_others_are_loaded(models: Mode
     assert names(models) == [("add", 1), ("add", 10), ("identity", 1)]
 
 
+async def test_unloading_twice_is_as_good_as_once(models: Models[str]) -> None:
+    for _ in range(2):
+        await models.unload("add")
+    assert names(models) == [("identity", 1)]
+
+
 async def test_a_version_that_was_deleted_is_forgotten(models: Models[str], tmp_path: Path) -> None:
     await models.unload("add")
     shutil.rmtree(tmp_path / "add" / "10")
