@@ -24,15 +24,22 @@ SOME_FAILED, UNREACHABLE = 1, 3  # exit codes; click's own 2 is wrong usage
 def server_options(command: Command) -> Command:
     """The options of every command that asks a server."""
     address = click.option(
-        "--address", envvar="TRIVIUM_ADDRESS", default=DEFAULT_ADDRESS, show_default=True, help="Server, host:port."
+        "--address",
+        envvar="TRIVIUM_ADDRESS",
+        default=DEFAULT_ADDRESS,
+        metavar="HOST:PORT",
+        show_default=True,
+        show_envvar=True,
+        help="The server to ask.",
     )
     timeout = click.option(
         "--timeout",
         "timeout_s",
         type=click.FloatRange(min=0.001),
+        metavar="SECONDS",
         default=10.0,
         show_default=True,
-        help="Seconds a call may take.",
+        help="Longest wait for one call.",
     )
     as_document = click.option("--json", "as_document", is_flag=True, help="Print JSON.")
     return address(timeout(as_document(command)))
@@ -40,7 +47,7 @@ def server_options(command: Command) -> Command:
 
 @click.command()
 @click.argument("images", nargs=-1, required=True)
-@click.option("--model", default="", help="NAME, NAME:VERSION or NAME@LABEL.  [default: the service's]")
+@click.option("--model", default="", metavar="NAME", help="NAME, NAME:VERSION or NAME@LABEL.  [default: the service's]")
 @click.option(
     "--top-k", type=click.IntRange(1, 100), default=None, help="Classes to print for each image.  [default: 1]"
 )
@@ -48,9 +55,9 @@ def server_options(command: Command) -> Command:
 def classify(
     images: tuple[str, ...], model: str, top_k: int | None, as_document: bool, timeout_s: float, address: str
 ) -> None:
-    """Says what is on each of the IMAGES: files, or - for standard input.
+    """Says what is on images: files, or - for standard input.
 
-    Exits with 0 if all were classified, 1 if some could not be, 3 if no server answered.
+    Exits with 0 if all were classified, 1 if some were not, 2 for wrong usage, 3 if no server answered.
     """
     answers = []
     with connection(address, timeout_s) as client:
@@ -61,7 +68,7 @@ def classify(
     else:
         rows = [row for _, rows, _ in answers for row in rows]
         if rows:
-            table(("file", "label", "probability", "model", "ms"), rows)
+            table(("file", "label", "probability", "model", "ms"), rows, elastic="file")
     sys.exit(0 if all(succeeded for succeeded, _, _ in answers) else SOME_FAILED)
 
 
@@ -95,7 +102,10 @@ def _rows(name: str, answer: Classification, ms: float) -> list[tuple[str, ...]]
 @click.argument("name", default="")
 @server_options
 def models(name: str, as_document: bool, timeout_s: float, address: str) -> None:
-    """Lists the models, or describes the one called NAME (or NAME:VERSION, NAME@LABEL)."""
+    """Lists the models, or describes one of them.
+
+    NAME is NAME, NAME:VERSION or NAME@LABEL. Exits with 0, 1 if there is no such model, 3 if no server answered.
+    """
     with connection(address, timeout_s) as client:
         if name:
             _describe(client.model(name), as_document)
@@ -104,7 +114,8 @@ def models(name: str, as_document: bool, timeout_s: float, address: str) -> None
     if as_document:
         as_json([asdict(model) for model in found])
     else:
-        table(("model", "service", "task", "state", "default", "labels"), [_line(model) for model in found])
+        columns = ("model", "service", "task", "state", "default", "labels")
+        table(columns, [_line(model) for model in found], elastic="labels")
 
 
 def _line(model: Model) -> tuple[str, ...]:
@@ -124,7 +135,7 @@ def _describe(model: Model, as_document: bool) -> None:
         rows += [(kind, f"{tensor.name} {tensor.datatype} {list(tensor.shape)}") for tensor in tensors]
     rows += [("classes", ", ".join(model.classes)), ("digest", model.digest)]
     rows += _lines("", model.card)
-    table(("field", "value"), [row for row in rows if row[1]])
+    table(("field", "value"), [row for row in rows if row[1]], elastic="value")
 
 
 def _lines(key: str, value: Any, depth: int = 3) -> Iterator[tuple[str, str]]:
@@ -142,9 +153,10 @@ def _lines(key: str, value: Any, depth: int = 3) -> Iterator[tuple[str, str]]:
 @click.argument("name", default="")
 @server_options
 def health(name: str, as_document: bool, timeout_s: float, address: str) -> None:
-    """Says whether the server, or NAME, is serving. NAME: model/NAME, model/NAME/VERSION, readiness or a gRPC service.
+    """Says whether a server is serving.
 
-    Exits with 0 if it is serving and 1 if not.
+    NAME asks for a part of it: model/NAME, model/NAME/VERSION, readiness, liveness, startup or a gRPC service. Exits
+    with 0 if it is serving, 1 if not, 3 if no server answered.
     """
     with connection(address, timeout_s) as client:
         status = _status(client, name)

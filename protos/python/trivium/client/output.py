@@ -10,19 +10,33 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+NARROWEST = 8  # characters that are left to an elastic column
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Prints rows under their columns; without a terminal as plain lines with tabs, which nothing cuts or wraps."""
-    if not sys.stdout.isatty():
-        for row in (columns, *rows):
-            click.echo("\t".join(str(cell) for cell in row))
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]], elastic: str) -> None:
+    """Prints rows under their columns; without a terminal as plain lines with tabs, which nothing cuts or wraps.
+
+    Args:
+        elastic: the column whose cells are folded where the terminal is too narrow for all.
+    """
+    if sys.stdout.isatty():
+        Console(highlight=False).print(grid(columns, rows, elastic))
         return
-    grid = Table(box=None, pad_edge=False, header_style="bold")
+    for row in (columns, *rows):
+        click.echo("\t".join(str(cell) for cell in row))
+
+
+def grid(columns: Sequence[str], rows: Sequence[Sequence[object]], elastic: str) -> Table:
+    """The table as a terminal shows it."""
+    made = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        grid.add_column(column, overflow="fold")
+        if column == elastic:
+            made.add_column(column, overflow="fold", min_width=NARROWEST)
+        else:
+            made.add_column(column, overflow="ellipsis", no_wrap=True)
     for row in rows:
-        grid.add_row(*(Text(str(cell)) for cell in row))
-    Console(highlight=False).print(grid)
+        made.add_row(*(Text(str(cell)) for cell in row))
+    return made
 
 
 def as_json(value: Any) -> None:
