@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from deploy.local.settings import ROOT
-from trivium.client import Client, TriviumCallError
+from trivium.client import DEFAULT_ADDRESS, Client, TriviumCallError
 
 SAMPLES = ROOT / "services" / "vision" / "samples"
 COUNT = 4
@@ -22,7 +22,7 @@ def show(address: str, say: Callable[[str], None], folder: Path = SAMPLES) -> No
                 say(f"  {image.name}: {error}")
                 return
     if images:
-        say(f"  try: .venv/bin/trivium classify {_short(images[0])} --top-k 3")
+        say(f"  try: .venv/bin/trivium classify {_short(images[0])} --top-k 3{_option(address)}")
 
 
 def _line(client: Client, image: Path) -> str:
@@ -32,6 +32,11 @@ def _line(client: Client, image: Path) -> str:
     ms = (time.perf_counter() - started) * 1e3
     shown = image.stem.partition("-")[0]
     return f"  a {shown}: {answer.model}:{answer.version} says {answer.label} ({answer.probability:.1%}), {ms:.1f} ms"
+
+
+def _option(address: str) -> str:
+    """What the `trivium` command must be told so that it asks this gateway."""
+    return "" if address in (DEFAULT_ADDRESS, "127.0.0.1:8001") else f" --address {address}"
 
 
 def _short(path: Path) -> Path:

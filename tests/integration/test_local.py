@@ -132,6 +132,8 @@ def test_it_says_what_it_does_and_then_where_everything_is(run: Run) -> None:
 def test_then_it_shows_that_it_works(run: Run) -> None:
     for digit in "01":
         run.until(rf"a {digit}: colours:1 says (red|green|blue) \(\d+\.\d%\), \d+\.\d ms")
+    *command, option, address = run.until("try: ").split()
+    assert (command[1].endswith("trivium"), option, address) == (True, "--address", run.address)
 
 
 def test_ps_lists_every_process_with_its_address(run: Run) -> None:
