@@ -269,7 +269,7 @@ def read(image: Image) -> bytes:
     Raises:
         OSError: the file cannot be read.
     """
-    return Path(image).read_bytes() if isinstance(image, str | Path) else bytes(image)
+    return Path(image).read_bytes() if isinstance(image, str | Path) else bytes(memoryview(image))
 
 
 def _name(image: Image, number: int) -> str:
