@@ -1,11 +1,11 @@
 """Forwarder: routes a call, picks an instance, sends the same bytes on and passes the answer back."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from functools import partial
 
 from google.protobuf.message import DecodeError
+from google.rpc import code_pb2
 
 from gateway import addressing
 from gateway.attempts import Attempts, Dispatch
@@ -84,11 +84,12 @@ class Forwarder:
                             source.answered = True
                             yield answer
                 except CallFailed as failure:
-                    attempts.failed(endpoint, failure, final=source.answered or source.moved)
-                except BaseException as error:
-                    attempts.left(endpoint)
-                    if source.failure is not None and _not_cancelled(error):
+                    if source.failure is not None and failure.status.code == code_pb2.CANCELLED:
+                        attempts.left(endpoint)  # the transport cancels a call whose messages end in an error
                         raise source.failure from None
+                    attempts.failed(endpoint, failure, final=source.answered or source.moved)
+                except BaseException:
+                    attempts.left(endpoint)
                     raise
                 else:
                     attempts.succeeded(endpoint, trailers)
@@ -165,12 +166,6 @@ def has_sequence(request: bytes) -> bool:
 
 def _safe(rpc: Rpc, request: bytes) -> bool:
     return rpc.safe and not (rpc.path == MODEL_INFER and has_sequence(request))
-
-
-def _not_cancelled(error: BaseException) -> bool:
-    """Whether it was not this task that was cancelled: the transport cancels a call whose messages end in an error."""
-    task = asyncio.current_task()
-    return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() == 0
 
 
 async def _one(request: bytes) -> AsyncIterator[bytes]:

@@ -12,22 +12,26 @@ import grpc
 from google.protobuf.message import DecodeError
 from google.rpc import code_pb2, status_pb2
 
+from services.kit.background import told_to_end
 from services.kit.call import Metadata
 from services.kit.deadline import Deadline
 from services.kit.errors import UpstreamError, error_info
+from services.kit.settings import setting
 from services.kit.transport.server import DETAILS_KEY
 
 NEVER_SENT = "failed to connect to all addresses"
+MAX_CACHED = 1000  # methods of one connection; callers make paths up
 
 
 @dataclass(frozen=True, slots=True)
 class UpstreamSettings:
     """How a connection to an instance is kept."""
 
-    max_message_bytes: int = 64 * 1024 * 1024
-    connect_timeout_s: float = 1.0
-    keepalive_s: float = 10.0  # a ping after this much silence finds an instance that hangs
-    keepalive_timeout_s: float = 5.0
+    max_message_bytes: int = setting(64 * 1024 * 1024, low=1024, high=2**31 - 1)
+    connect_timeout_s: float = setting(1.0, low=0.1, high=60)
+    # A ping after this much silence finds an instance that hangs; instances permit one every 10 s.
+    keepalive_s: float = setting(10.0, low=10, high=3600)
+    keepalive_timeout_s: float = setting(5.0, low=0.1, high=60)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +53,6 @@ class CallFailed(UpstreamError):
         super().__init__(status)
         self.trailers, self.executed = trailers, executed
 
-    @property
-    def connection_failed(self) -> bool:
-        """Whether the connection failed, and not the call: the instance itself said nothing."""
-        return self.status.code == code_pb2.UNAVAILABLE and not self.status.details
-
 
 class Upstream:
     """A connection to one instance. It dials on its own, again and again, until it is closed."""
@@ -62,6 +61,8 @@ class Upstream:
         self.target = target
         self._channel = grpc.aio.insecure_channel(target, options=_options(settings))
         self._unary: dict[str, grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]] = {}
+        self._stream: dict[str, grpc.aio.StreamStreamMultiCallable[bytes, bytes]] = {}
+        self._closed = False
 
     async def unary(self, path: str, request: bytes, metadata: Metadata, deadline: Deadline) -> Reply:
         """The reply to one message.
@@ -69,10 +70,11 @@ class Upstream:
         Raises:
             CallFailed: the call ended with a status other than OK.
         """
+        self._check_open()
         method = self._unary.get(path)
         if method is None:
             method = self._channel.unary_unary(path)
-            if len(self._unary) < 1000:
+            if len(self._unary) < MAX_CACHED:
                 self._unary[path] = method
         call = method(request, timeout=deadline.timeout_s(), metadata=metadata)
         try:
@@ -80,6 +82,10 @@ class Upstream:
             return Reply(message, tuple(await call.initial_metadata()), tuple(await call.trailing_metadata()))
         except grpc.aio.AioRpcError as error:
             raise _failure(error) from None
+        except asyncio.CancelledError:
+            if told_to_end():
+                raise
+            raise _cut_off() from None
 
     async def stream(
         self,
@@ -98,7 +104,12 @@ class Upstream:
         Raises:
             CallFailed: the call ended with a status other than OK.
         """
-        method: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = self._channel.stream_stream(path)
+        self._check_open()
+        method = self._stream.get(path)
+        if method is None:
+            method = self._channel.stream_stream(path)
+            if len(self._stream) < MAX_CACHED:
+                self._stream[path] = method
         call = method(requests, timeout=deadline.timeout_s(), metadata=metadata)
         try:
             async for message in call:
@@ -109,6 +120,10 @@ class Upstream:
             trailers.extend(tuple(await call.trailing_metadata()))
         except grpc.aio.AioRpcError as error:
             raise _failure(error) from None
+        except asyncio.CancelledError:
+            if told_to_end():
+                raise
+            raise _cut_off() from None
         finally:
             call.cancel()
 
@@ -116,15 +131,20 @@ class Upstream:
         """Whether the connection stands now."""
         return self._channel.get_state() is grpc.ChannelConnectivity.READY
 
-    async def wait_connected(self) -> None:
-        """Returns as soon as the connection stands; dials if need be."""
-        while (state := self._channel.get_state(try_to_connect=True)) is not grpc.ChannelConnectivity.READY:
-            await self._channel.wait_for_state_change(state)
-
     async def close(self) -> None:
         """Ends the connection; calls in flight are cut off."""
+        self._closed = True
         with contextlib.suppress(asyncio.CancelledError):
             await self._channel.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise CallFailed(status_pb2.Status(code=code_pb2.UNAVAILABLE, message="the connection is closed"), (), "no")
+
+
+def _cut_off() -> CallFailed:
+    """The failure of a call that was not cancelled by whoever waits for it: its connection was closed under it."""
+    return CallFailed(status_pb2.Status(code=code_pb2.CANCELLED, message="the call was cut off"), (), "unknown")
 
 
 def _failure(error: grpc.aio.AioRpcError) -> CallFailed:

@@ -336,10 +336,10 @@ async def test_what_goes_wrong_with_the_callers_messages_is_what_the_caller_hear
             async for request in requests:
                 yield request
         except TriviumError:
-            raise asyncio.CancelledError from None
+            raise broken(code_pb2.CANCELLED) from None
 
     one = endpoint()
     fake(one).follow = as_the_transport_does
     with pytest.raises(DeadlineExpired, match="no message came"):
         await Trial(one).stream(silent())
-    assert one.in_flight == 0
+    assert (one.in_flight, one.ejected) == (0, False)
