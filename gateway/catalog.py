@@ -15,6 +15,7 @@ from gateway.fleet import Fleet
 from gateway.settings import CatalogSettings
 from gateway.statistics import Statistics
 from inference import grpc_service_pb2 as oip
+from services.kit.background import forever
 from services.kit.call import Call
 from services.kit.deadline import Deadline
 from services.kit.errors import LoadIncomplete, NoInstance, NotReady
@@ -39,7 +40,7 @@ class Catalog:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator["Catalog"]:
         """Looks at every instance's counters now and then, so that those of one that dies are recent."""
-        task = asyncio.create_task(self._poll(), name="poll counters")
+        task = asyncio.create_task(forever("poll counters", self._poll), name="poll counters")
         try:
             yield self
         finally:
@@ -121,15 +122,15 @@ class Catalog:
 
     async def _count(self, endpoint: Endpoint) -> None:
         try:
-            counted = await inquiry.statistics(endpoint.upstream, self._settings.timeout_s)
+            with endpoint.inquired():
+                counted = await inquiry.statistics(endpoint.upstream, self._settings.timeout_s)
             self._statistics.update(f"{endpoint.id} {endpoint.address}", counted)
         except (CallFailed, DecodeError) as error:
             self._log.debug("statistics_failed", endpoint=endpoint.id, error=str(error))
 
     async def _poll(self) -> None:
-        while True:
-            await asyncio.sleep(self._settings.poll_s)
-            await self.statistics()
+        await asyncio.sleep(self._settings.poll_s)
+        await self.statistics()
 
 
 def merged(catalogues: Iterable[Sequence[model_pb2.ModelInfo]]) -> list[model_pb2.ModelInfo]:
@@ -165,7 +166,8 @@ def judge(outcomes: Sequence[tuple[Endpoint, Outcome]], name: str, *, unload: bo
 
 async def _tell(endpoint: Endpoint, path: str, request: bytes, deadline: Deadline) -> Outcome:
     try:
-        await endpoint.upstream.unary(path, request, (), deadline)
+        with endpoint.inquired():
+            await endpoint.upstream.unary(path, request, (), deadline)
     except CallFailed as failure:
         return failure
     return None

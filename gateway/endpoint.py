@@ -1,5 +1,7 @@
 """Endpoint: an instance as the balancer sees it: its connection, calls in flight, state and models."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Literal
 
 from services.kit.discovery import Instance
@@ -21,6 +23,7 @@ class Endpoint:
         "ejected",
         "ejections",
         "failures",
+        "gone",
         "id",
         "in_flight",
         "last_resort",
@@ -37,7 +40,8 @@ class Endpoint:
         self.state: EndpointState = instance.state
         self.vanished_at = 0.0  # instant on the fleet's clock, while the state is "vanished"
         self.last_resort = False  # its check fails, and so do all others of its service; fleet.py
-        self.in_flight = 0
+        self.gone = False  # the fleet has let it go: its connection is closed when its last call has ended
+        self.in_flight = 0  # calls and inquiries
         self.failures = self.ejections = 0  # in a row; outliers.py
         self.ejected = False
         self.digest: str | None = None  # models_digest of the instance when it was last asked for its models
@@ -53,6 +57,15 @@ class Endpoint:
     def learned(self) -> bool:
         """Whether it is known what it serves."""
         return self.models is not None or self.any_model
+
+    @contextlib.contextmanager
+    def inquired(self) -> Iterator[None]:
+        """One more inquiry of the gateway's own in flight, which keeps the connection as a call does."""
+        self.in_flight += 1
+        try:
+            yield
+        finally:
+            self.in_flight -= 1
 
     def __repr__(self) -> str:
         return f"<{self.id} at {self.address}, {self.state}{', ejected' if self.ejected else ''}>"

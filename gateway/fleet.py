@@ -5,6 +5,7 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any
 
 import structlog
@@ -17,6 +18,7 @@ from gateway.metrics import GatewayMetrics
 from gateway.outliers import Outliers
 from gateway.routes import Routes
 from gateway.settings import CatalogSettings, OutlierSettings
+from services.kit.background import forever, until_done
 from services.kit.discovery import Instance
 from services.kit.transport.upstream import CallFailed, Upstream
 
@@ -68,7 +70,7 @@ class Fleet:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator["Fleet"]:
         """Looks after its endpoints until the block ends; closes every connection then."""
-        sweeping = asyncio.create_task(self._sweep_on(), name="sweep")
+        sweeping = asyncio.create_task(forever("sweep", self._sweep_later), name="sweep")
         try:
             yield self
         finally:
@@ -105,6 +107,8 @@ class Fleet:
 
     async def learn_again(self, endpoint: Endpoint, timeout_s: float) -> None:
         """Returns when the endpoint has told what it serves from now on, or when the time is over."""
+        if endpoint.gone:
+            return
         self._start_learning(endpoint)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
@@ -144,6 +148,7 @@ class Fleet:
 
     def _let_go(self, endpoint: Endpoint) -> None:
         del self._endpoints[endpoint.service, endpoint.address]
+        endpoint.gone = True
         self.outliers.forget(endpoint)
         if task := self._learning.pop(endpoint, None):
             task.cancel()
@@ -151,6 +156,16 @@ class Fleet:
         self._log.info("let_go", endpoint=endpoint.id, address=endpoint.address, calls=endpoint.in_flight)
 
     async def _learn(self, endpoint: Endpoint) -> None:
+        try:
+            with endpoint.inquired():
+                await until_done(f"learn {endpoint.id}", partial(self._ask, endpoint))
+                await self._describe(endpoint)
+        finally:
+            if self._learning.get(endpoint) is asyncio.current_task():
+                del self._learning[endpoint]
+
+    async def _ask(self, endpoint: Endpoint) -> None:
+        """Returns when the endpoint has told its models, and the routes know them."""
         backoff_s = FIRST_BACKOFF_S
         while True:
             try:
@@ -164,9 +179,6 @@ class Fleet:
             backoff_s = min(backoff_s * 2, LONGEST_BACKOFF_S)
         endpoint.models, endpoint.any_model = models, models is None
         self._publish()
-        await self._describe(endpoint)
-        if self._learning.get(endpoint) is asyncio.current_task():
-            del self._learning[endpoint]
 
     async def _describe(self, endpoint: Endpoint) -> None:
         """Fetches what describes services that nobody has described yet; calls pass without it too."""
@@ -176,11 +188,14 @@ class Fleet:
             self._publish()
         except (CallFailed, DecodeError) as error:
             self._log.warning("reflection_failed", endpoint=endpoint.id, error=str(error))
+        except Exception as error:
+            self._log.error("reflection_failed", endpoint=endpoint.id, exc_info=error)
 
     async def _probe(self, endpoint: Endpoint) -> bool:
         """Whether it is healthy again; what it serves may have changed meanwhile."""
-        if not await inquiry.serving(endpoint.upstream, self._probe_timeout_s):
-            return False
+        with endpoint.inquired():
+            if not await inquiry.serving(endpoint.upstream, self._probe_timeout_s):
+                return False
         if endpoint not in self._learning:
             self._start_learning(endpoint)
         return True
@@ -216,10 +231,9 @@ class Fleet:
             endpoint.last_resort = last_resort
         return changed
 
-    async def _sweep_on(self) -> None:
-        while True:
-            await asyncio.sleep(self._settings.sweep_s)
-            self.sweep()
+    async def _sweep_later(self) -> None:
+        await asyncio.sleep(self._settings.sweep_s)
+        self.sweep()
 
     def sweep(self) -> None:
         """Lets go of vanished endpoints whose connection or time has run out, and closes those without calls.

@@ -5,6 +5,7 @@ Source: Envoy's outlier detection; here an ejection ends with a probe, not with 
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from typing import Literal
 
 import structlog
@@ -14,6 +15,7 @@ from gateway.endpoint import Endpoint
 from gateway.metrics import GatewayMetrics
 from gateway.retries import LOST
 from gateway.settings import OutlierSettings
+from services.kit.background import until_done
 from services.kit.errors import error_info
 from services.kit.transport.upstream import CallFailed
 
@@ -70,7 +72,7 @@ class Outliers:
     def failed(self, endpoint: Endpoint, failure: CallFailed) -> None:
         """A call to it failed: ejects it at once if the connection did, and after some faults in a row."""
         found = cause(failure)
-        if found is None or endpoint.ejected:
+        if found is None or endpoint.ejected or endpoint.gone:
             return
         endpoint.failures += 1
         if found == "fault" and (endpoint.failures < self._settings.failures or not self._peers(endpoint)):
@@ -96,13 +98,17 @@ class Outliers:
         self._probing[endpoint] = asyncio.create_task(self._readmit(endpoint), name=f"probe {endpoint.id}")
 
     async def _readmit(self, endpoint: Endpoint) -> None:
-        probes = endpoint.ejections - 1
-        while True:
-            await self._sleep(backoff_s(probes, self._settings))
-            if await self._probe(endpoint):
-                break
-            probes += 1
+        await until_done(f"probe {endpoint.id}", partial(self._recovered, endpoint))
         endpoint.ejected, endpoint.failures = False, 0
         del self._probing[endpoint]
         self._metrics.ejected.labels(endpoint.service).dec()
-        self._log.info("readmitted", endpoint=endpoint.id, address=endpoint.address, probes=probes + 1)
+
+    async def _recovered(self, endpoint: Endpoint) -> None:
+        """Returns when a probe has found it healthy."""
+        probes = endpoint.ejections - 1
+        while True:
+            await self._sleep(backoff_s(probes, self._settings))
+            probes += 1
+            if await self._probe(endpoint):
+                self._log.info("readmitted", endpoint=endpoint.id, address=endpoint.address, probes=probes)
+                return

@@ -1,10 +1,13 @@
 """The gateway's own answers speak for all instances."""
 
 import asyncio
+import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from google.rpc import code_pb2
+from structlog.testing import capture_logs
 
 from gateway.catalog import Catalog, judge, merged
 from gateway.model_service import ModelServicer
@@ -254,6 +257,48 @@ async def test_an_instance_that_leaves_is_still_counted() -> None:
     found, gateway = await catalog(a=counting(3))
     gateway.fleet.changed(VISION, [instance("a", "maintenance")])
     assert [one.inference_count for one in (await found.statistics()).values()] == [3]
+
+
+@pytest.mark.parametrize("what", ["load", "statistics"])
+async def test_an_inquiry_keeps_the_connection_of_an_instance_that_leaves(what: str) -> None:
+    found, gateway = await catalog(a=counting(3))
+    leaving = gateway.made["a:1"]
+    leaving.hanging = asyncio.Event()
+    request = models_pb2.LoadModelRequest(model="digits")
+    task: asyncio.Task[Any] = (
+        asyncio.create_task(found.statistics())
+        if what == "statistics"
+        else asyncio.create_task(ModelServicer(found).load_model(request, CALL))
+    )
+    await leaving.reached.wait()
+    gateway.fleet.changed(VISION, [instance("a", "maintenance")])
+    gateway.fleet.changed(VISION, [])
+    gateway.fleet.sweep()
+    await asyncio.sleep(0)
+    assert [leaving.closed] == [False]
+    leaving.hanging.set()
+    await task
+    gateway.fleet.sweep()
+    await asyncio.sleep(0)
+    assert leaving.closed
+    assert not gateway.fleet._learning  # nobody asks what one that is gone serves
+
+
+async def test_counters_are_looked_at_again_after_a_round_that_went_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = (await catalog(a=counting(3)))[0]
+    rounds = asyncio.Queue[int]()
+
+    async def wrong(*rest: object) -> None:
+        rounds.put_nowait(1)
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("gateway.inquiry.statistics", wrong)
+    monkeypatch.setattr(found, "_settings", dataclasses.replace(CatalogSettings(), poll_s=0))
+    with capture_logs() as logs:
+        async with asyncio.timeout(10), found.running():
+            for _ in range(2):
+                await rounds.get()
+    assert [entry["work"] for entry in logs][:1] == ["poll counters"]
 
 
 async def test_before_discovery_has_answered_nothing_is_loaded() -> None:

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 from google.rpc import code_pb2, status_pb2
+from structlog.testing import capture_logs
 
 from gateway.addressing import MODEL_SERVICE
 from gateway.settings import CatalogSettings
@@ -173,3 +174,32 @@ async def test_an_instance_without_model_service_serves_its_own_package(monkeypa
     monkeypatch.setattr(FakeUpstream, "unary", refuse)
     gateway = await started("a")
     assert [found.any_model for found in gateway.routes.typed(VISION, "anything").endpoints] == [True]
+
+
+async def test_an_instance_is_asked_again_after_an_answer_that_nobody_foresaw(monkeypatch: pytest.MonkeyPatch) -> None:
+    left = [ZeroDivisionError("odd")]
+
+    def odd() -> None:
+        while left:
+            raise left.pop()
+
+    gateway = Gateway([])
+    gateway._connect("a:1").on_list = odd
+    with capture_logs() as logs:
+        gateway.fleet.changed(VISION, [instance("a")])
+        gateway.fleet.answered()
+        await gateway.settle()
+    assert taking(gateway) == ["a"]
+    assert [entry["work"] for entry in logs if entry["log_level"] == "error"] == ["learn a"]
+
+
+async def test_descriptors_that_nobody_can_read_stop_no_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def odd(*rest: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("gateway.inquiry.descriptors", odd)
+    with capture_logs() as logs:
+        gateway = await started("a")
+    assert taking(gateway) == ["a"]
+    assert [entry["event"] for entry in logs if entry["log_level"] == "error"] == ["reflection_failed"]
+    assert [endpoint.in_flight for endpoint in gateway.fleet.endpoints()] == [0]

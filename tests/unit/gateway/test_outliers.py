@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 from google.rpc import code_pb2
 from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
 
 from gateway.endpoint import Endpoint
 from gateway.metrics import GatewayMetrics
@@ -139,3 +140,29 @@ async def test_one_that_is_let_go_is_not_probed_any_more(ward: Ward) -> None:
     ward.outliers.forget(one)
     assert not list(ward.outliers.tasks())
     assert ward.registry.get_sample_value("trivium_gateway_ejected_endpoints", {"service": one.service}) == 0
+
+
+async def test_the_calls_of_one_that_is_let_go_eject_nobody(ward: Ward) -> None:
+    one = endpoint()
+    one.gone = True
+    ward.outliers.failed(one, broken())
+    assert not one.ejected
+    assert not list(ward.outliers.tasks())
+
+
+async def test_a_probe_that_goes_wrong_is_not_the_last_one(ward: Ward, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, ward.healthy = endpoint(), True
+    left = [ZeroDivisionError("odd")]
+
+    async def probe(endpoint: Endpoint) -> bool:
+        while left:
+            raise left.pop()
+        return True
+
+    monkeypatch.setattr(ward.outliers, "_probe", probe)
+    ward.outliers.failed(one, broken())
+    with capture_logs() as logs:
+        await ward.turn()
+        await ward.turn()
+    assert not one.ejected
+    assert [entry["event"] for entry in logs] == ["background_work_failed", "readmitted"]
