@@ -1,14 +1,14 @@
 """Routes: (Consul service or any, model, version) -> endpoints."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from gateway import versions
 from gateway.endpoint import Endpoint
 from gateway.methods import ANY
 from services.kit.errors import NoInstance, NotReady, TriviumError
-from services.kit.model_name import ModelName
+from services.kit.model_name import MAX_LENGTH, ModelName
 from trivium.common.v1 import model_pb2
 
 MAX_CACHED = 4096
@@ -34,6 +34,11 @@ class Group:
     versions: dict[str, dict[int, list[Endpoint]]] = field(default_factory=lambda: defaultdict(dict))
     labels: dict[tuple[str, str], dict[int, list[Endpoint]]] = field(default_factory=lambda: defaultdict(dict))
     unlearned: bool = False  # one has not told yet what it serves
+
+    @property
+    def nameless(self) -> bool:
+        """Whether there are no models to tell apart: then the field of the name may say anything."""
+        return bool(self.any_model) and len(self.any_model) == len(self.endpoints)
 
     def add(self, endpoint: Endpoint) -> None:
         """One more endpoint, under every ready version and label that it has."""
@@ -92,9 +97,12 @@ class Routes:
         Raises:
             InvalidField, ModelNotFound, NoInstance, NotReady
         """
+        group = self._groups.get(service)
+        if group is not None and group.nameless:
+            model = ""
         route = self._typed.get((service, model))
         if route is None:
-            route = self._find(service, lambda: ModelName.parse(model))
+            route = self._find(service, ModelName.parse(model))
             _remember(self._typed, (service, model), route)
         return route
 
@@ -109,7 +117,7 @@ class Routes:
             wanted = versions.parse(name, version)
             if not name:
                 raise versions.unknown(wanted)
-            route = self._find(ANY, lambda: wanted)
+            route = self._find(ANY, wanted)
             _remember(self._named, (name, version), route)
         return route
 
@@ -122,10 +130,8 @@ class Routes:
         group = self._groups.get(service)
         return group.endpoints if group else []
 
-    def _find(self, service: str, parse: Callable[[], ModelName]) -> Route:
+    def _find(self, service: str, wanted: ModelName) -> Route:
         group = self._groups.get(service, Group())
-        nameless = group.any_model and len(group.any_model) == len(group.endpoints)
-        wanted = ModelName() if nameless else parse()  # without models to tell apart the field may say anything
         version, endpoints = group.find(wanted)
         if not endpoints:
             raise self._missing(service, wanted, group)
@@ -145,5 +151,5 @@ class Routes:
 
 
 def _remember(cache: dict[tuple[str, str], Route], key: tuple[str, str], route: Route) -> None:
-    if len(cache) < MAX_CACHED:
+    if len(cache) < MAX_CACHED and all(len(part) <= MAX_LENGTH for part in key):
         cache[key] = route

@@ -64,6 +64,18 @@ def test_an_instance_without_model_service_answers_to_any_name_of_its_own_packag
         found.named("whatever", "")
 
 
+def test_names_that_callers_make_up_are_not_kept() -> None:
+    echo = endpoint("echo", service="trivium-echo-v1")
+    echo.models, echo.any_model = None, True
+    long = endpoint("long", model("x" * 1000))
+    found = routes(echo, long)
+    for number in range(100):
+        found.typed("trivium-echo-v1", f"{number}" * 1000)
+        found.named("x" * 1000, "1")
+    kept = [*found._typed, *found._named]
+    assert kept == [("trivium-echo-v1", "")]
+
+
 @pytest.mark.parametrize("state", ["maintenance", "critical"])
 def test_an_instance_that_leaves_or_fails_gets_nothing(state: str) -> None:
     leaving = endpoint("leaving", state=state)  # type: ignore[arg-type]
