@@ -34,7 +34,8 @@ def cause(failure: CallFailed) -> Cause | None:
         info = error_info(failure.status)
         if info is None:
             return "connection"
-        return "leaving" if info.reason in LEAVING else None
+        # Later than at the door it is one model that is unloaded or has failed, and not the instance.
+        return "leaving" if info.reason in LEAVING and info.metadata.get("stage") == "admission" else None
     return "fault" if code in FAULTS else None
 
 
