@@ -1,6 +1,5 @@
 """ModelService of the gateway: one answer for all instances. GetModel is not among it: an instance answers that."""
 
-import re
 from typing import Any, ClassVar, cast
 
 from google.protobuf.descriptor import ServiceDescriptor
@@ -8,11 +7,9 @@ from google.protobuf.descriptor import ServiceDescriptor
 from gateway.addressing import MODEL_SERVICE
 from gateway.catalog import Catalog
 from services.kit.call import Call
-from services.kit.errors import InvalidField
+from services.kit.model_name import bundle_name
 from trivium.common.v1 import model_pb2
 from trivium.models.v1 import models_pb2
-
-BUNDLE_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
 
 class ModelServicer:
@@ -29,31 +26,15 @@ class ModelServicer:
 
     async def load_model(self, request: models_pb2.LoadModelRequest, call: Call) -> models_pb2.LoadModelResponse:
         """Loads a bundle on every instance of its service."""
-        name = bundle_name(request.model, "model")
+        name = bundle_name(request.model)
         await self._catalog.everywhere(f"{MODEL_SERVICE}LoadModel", request.SerializeToString(), name, call)
         ready = [model for model in self._catalog.models(name) if model.state == model_pb2.MODEL_STATE_READY]
         return models_pb2.LoadModelResponse(models=ready)
 
     async def unload_model(self, request: models_pb2.UnloadModelRequest, call: Call) -> models_pb2.UnloadModelResponse:
         """Takes a bundle out of service on every instance of its service."""
-        name = bundle_name(request.model, "model")
+        name = bundle_name(request.model)
         await self._catalog.everywhere(
             f"{MODEL_SERVICE}UnloadModel", request.SerializeToString(), name, call, unload=True
         )
         return models_pb2.UnloadModelResponse()
-
-
-def bundle_name(text: str, field: str) -> str:
-    """The text, if it is a bundle's name.
-
-    Raises:
-        InvalidField: it is a path, has a version, or is no name at all.
-    """
-    if not BUNDLE_NAME.fullmatch(text):
-        raise InvalidField(
-            f"{text[:80]!r} is no bundle's name: lower-case letters, digits, '.', '_' and '-', at most 63",
-            field=field,
-            value=text[:80],
-            limit="63",
-        )
-    return text

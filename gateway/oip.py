@@ -11,23 +11,13 @@ from google.protobuf.descriptor import ServiceDescriptor
 from gateway import versions
 from gateway.addressing import OIP
 from gateway.catalog import Catalog
-from gateway.model_service import bundle_name
 from inference import grpc_service_pb2 as oip
 from services.kit.call import Call
-from services.kit.errors import ModelNotFound, UnknownMethod
+from services.kit.errors import ModelNotFound
+from services.kit.model_name import bundle_name
+from services.kit.open_inference import EXTENSIONS, check_repository
 from services.kit.telemetry import version
 from trivium.common.v1 import model_pb2
-
-EXTENSIONS = (
-    "classification",
-    "model_repository",
-    "model_repository(unload_dependents)",
-    "schedule_policy",
-    "model_configuration",
-    "binary_tensor_data",
-    "parameters",
-    "statistics",
-)
 
 
 class OipServicer:
@@ -70,7 +60,7 @@ class OipServicer:
 
     async def repository_index(self, request: oip.RepositoryIndexRequest, call: Call) -> oip.RepositoryIndexResponse:
         """Every version of every model."""
-        _one_repository(request.repository_name)
+        check_repository(request.repository_name)
         response = oip.RepositoryIndexResponse()
         for model in self._catalog.models():
             ready = model.state == model_pb2.MODEL_STATE_READY
@@ -83,7 +73,7 @@ class OipServicer:
         self, request: oip.RepositoryModelLoadRequest, call: Call
     ) -> oip.RepositoryModelLoadResponse:
         """Loads a bundle on every instance of its service."""
-        _one_repository(request.repository_name)
+        check_repository(request.repository_name)
         name = bundle_name(request.model_name, "model_name")
         await self._catalog.everywhere(f"{OIP}RepositoryModelLoad", request.SerializeToString(), name, call)
         return oip.RepositoryModelLoadResponse()
@@ -92,14 +82,9 @@ class OipServicer:
         self, request: oip.RepositoryModelUnloadRequest, call: Call
     ) -> oip.RepositoryModelUnloadResponse:
         """Takes a bundle out of service on every instance of its service."""
-        _one_repository(request.repository_name)
+        check_repository(request.repository_name)
         name = bundle_name(request.model_name, "model_name")
         await self._catalog.everywhere(
             f"{OIP}RepositoryModelUnload", request.SerializeToString(), name, call, unload=True
         )
         return oip.RepositoryModelUnloadResponse()
-
-
-def _one_repository(name: str) -> None:
-    if name:
-        raise UnknownMethod("'repository_name' specification is not supported", value=name[:80])

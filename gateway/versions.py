@@ -1,12 +1,8 @@
-"""How the Open Inference Protocol names a version, and Triton's words for what is wrong with one."""
+"""How the Open Inference Protocol names a model, and Triton's words where there is none."""
 
-import re
-
-from services.kit.errors import InvalidField, ModelNotFound
+from services.kit.errors import ModelNotFound
 from services.kit.model_name import ModelName
-
-DIGITS = re.compile(r"[0-9]{1,18}")
-NUMBER = re.compile(r"\s*[+-]?[0-9]+")
+from services.kit.open_inference import version as version_of
 
 
 def parse(name: str, version: str) -> ModelName:
@@ -15,19 +11,7 @@ def parse(name: str, version: str) -> ModelName:
     Raises:
         InvalidField: the version is no decimal number of 1 or more.
     """
-    if not version:
-        return ModelName(name)
-    if DIGITS.fullmatch(version) and int(version) > 0:
-        return ModelName(name, version=int(version))
-    shown = version[:64]
-    if NUMBER.match(version):
-        message = f"invalid model version specified '{shown}' , version should be an integral value > 0"
-    else:
-        message = (
-            f"failed to get model version from specified version string '{shown}' (details: stol), "
-            "version should be an integral value > 0"
-        )
-    raise InvalidField(message, field="model_version", value=shown, limit="1")
+    return ModelName(name, version=version_of(version))
 
 
 def unknown(wanted: ModelName) -> ModelNotFound:

@@ -1,10 +1,13 @@
-"""ModelName: how callers name a model in field 1 of a typed request."""
+"""ModelName: how callers name a model in field 1 of a typed request; and what is a bundle's name and a version."""
 
+import re
 from dataclasses import dataclass
 
 from services.kit.errors import InvalidField
 
 MAX_LENGTH = 256
+BUNDLE_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+VERSION = re.compile(r"[0-9]{1,18}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +29,10 @@ class ModelName:
             raise _invalid(f"a model's name has at most {MAX_LENGTH} characters, got {len(text)}", str(len(text)))
         name, colon, version = text.partition(":")
         if colon:
-            if not (name and version.isascii() and version.isdigit() and int(version) > 0):
+            number = version_number(version)
+            if not name or number is None:
                 raise _invalid(f"{text!r} is not name:version with a version of 1 or more", text)
-            return cls(name, version=int(version))
+            return cls(name, version=number)
         name, at, label = text.partition("@")
         if at and not (name and label):
             raise _invalid(f"{text!r} is not name@label", text)
@@ -38,6 +42,27 @@ class ModelName:
         if self.version is not None:
             return f"{self.name}:{self.version}"
         return f"{self.name}@{self.label}" if self.label else self.name
+
+
+def version_number(text: str) -> int | None:
+    """The version: a decimal number of 1 or more, leading zeros or not; None for any other text."""
+    return (int(text) or None) if VERSION.fullmatch(text) else None
+
+
+def bundle_name(text: str, field: str = "model") -> str:
+    """`text`, if bundles may be called so.
+
+    Raises:
+        InvalidField: it is a path, has a version or a label, or other characters that no name has.
+    """
+    if not BUNDLE_NAME.fullmatch(text):
+        raise InvalidField(
+            f"{text[:64]!r} is no name of a bundle: it takes the name alone, without path, version or label",
+            field=field,
+            limit=BUNDLE_NAME.pattern,
+            value=text[:64],
+        )
+    return text
 
 
 def _invalid(message: str, value: str) -> InvalidField:

@@ -22,13 +22,13 @@ from services.kit.errors import StartupError
 from services.kit.inference import manifest as manifests
 from services.kit.inference import strict_json
 from services.kit.inference.manifest import Manifest, TensorSpec
+from services.kit.model_name import BUNDLE_NAME
 
 __all__ = ["Array", "Bundle", "Manifest", "TensorSpec"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 MODEL, MANIFEST, KNOWN_ANSWERS, LABELS = "model.onnx", "manifest.json", "known_answers.npz", "labels.json"
-NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 VERSION = re.compile(r"[1-9][0-9]{0,8}")
 
 
@@ -70,8 +70,8 @@ def load(path: Path) -> Bundle:
         StartupError: name, version or manifest are not as they must be.
     """
     name, version = path.parent.name, path.name
-    if not NAME.fullmatch(name):
-        raise StartupError(f"{path}: {name!r} is no name for a bundle", hint=f"names match {NAME.pattern}")
+    if not BUNDLE_NAME.fullmatch(name):
+        raise StartupError(f"{path}: {name!r} is no name for a bundle", hint=f"names match {BUNDLE_NAME.pattern}")
     if not VERSION.fullmatch(version):
         raise StartupError(f"{path}: {version!r} is no version", hint="versions are 1, 2, 3, ...")
     return Bundle(name, int(version), path, manifests.load(path / MANIFEST))
@@ -91,9 +91,9 @@ def labels(folder: Path) -> dict[str, int]:
     except (OSError, ValueError) as error:
         raise StartupError(f"{path}: {error}", hint='labels.json holds labels and versions: {"stable": 1}') from error
     for label, version in found.items():
-        if not NAME.fullmatch(label) or version < 1:
+        if not BUNDLE_NAME.fullmatch(label) or version < 1:
             raise StartupError(
-                f"{path}: {label!r}: {version} is no label with a version", hint=f"labels match {NAME.pattern}"
+                f"{path}: {label!r}: {version} is no label with a version", hint=f"labels match {BUNDLE_NAME.pattern}"
             )
     return found
 

@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 import structlog
 from prometheus_client import CollectorRegistry
 
-from services.kit.errors import InvalidField, LoadIncomplete, ModelNotFound, StartupError
+from services.kit.errors import LoadIncomplete, ModelNotFound, StartupError
 from services.kit.inference import bundle as bundles
 from services.kit.inference.batcher import Batcher, BatcherSettings
 from services.kit.inference.bundle import Bundle, Manifest
@@ -20,9 +20,9 @@ from services.kit.inference.engine import EngineSettings
 from services.kit.inference.model import Model
 from services.kit.inference.statistics import BatcherMetrics
 from services.kit.inference.verification import verified_engine
-from services.kit.model_name import ModelName
+from services.kit.model_name import ModelName, bundle_name
 
-__all__ = ["Model", "Models", "ModelsSettings", "checked_name"]
+__all__ = ["Model", "Models", "ModelsSettings"]
 
 P = TypeVar("P")
 
@@ -165,7 +165,7 @@ class Models(Generic[P]):
             LoadIncomplete: a version is damaged; the others are loaded.
         """
         async with self._lock:
-            found, labels = await asyncio.to_thread(self._look_for, checked_name(name))
+            found, labels = await asyncio.to_thread(self._look_for, bundle_name(name))
             self._remember(found, labels, forget=name)
             missing = [bundle for bundle in found if (name, bundle.version) not in self._loaded]
             failures = [failure for bundle in missing if (failure := await self._failure(bundle))]
@@ -182,7 +182,7 @@ class Models(Generic[P]):
             ModelNotFound: no bundle of that name is known.
         """
         async with self._lock:
-            versions = self.versions(checked_name(name))
+            versions = self.versions(bundle_name(name))
             if not versions and any(known == name for known, _ in self._known):
                 return  # out of service already: the same call twice is as good as once
             if not versions:
@@ -264,22 +264,6 @@ class Models(Generic[P]):
         if self._loaded.get((model.name, model.version)) is model:
             del self._loaded[model.name, model.version]
             self.on_change()
-
-
-def checked_name(name: str) -> str:
-    """`name`, if bundles may be called so.
-
-    Raises:
-        InvalidField: it is a path, has a version or a label, or other characters that no name has.
-    """
-    if not bundles.NAME.fullmatch(name):
-        raise InvalidField(
-            f"{name[:64]!r} is no name of a bundle: it takes the name alone, without path, version or label",
-            field="model",
-            limit=bundles.NAME.pattern,
-            value=name,
-        )
-    return name
 
 
 def _labels(found: Sequence[Bundle]) -> dict[str, dict[str, int]]:

@@ -6,16 +6,6 @@ from services.kit.inference.manifest import TensorSpec
 from services.kit.inference.model import Model
 
 PLATFORM, BACKEND = "onnxruntime_onnx", "onnxruntime"
-EXTENSIONS = (
-    "classification",
-    "model_repository",
-    "model_repository(unload_dependents)",
-    "schedule_policy",
-    "model_configuration",
-    "binary_tensor_data",
-    "parameters",
-    "statistics",
-)
 
 
 def metadata(model: Model[object], versions: list[int]) -> pb.ModelMetadataResponse:

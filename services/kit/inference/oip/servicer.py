@@ -10,17 +10,19 @@ from google.protobuf.descriptor import ServiceDescriptor
 from google.rpc import status_pb2
 
 from inference import grpc_service_pb2 as pb
+from services.kit import open_inference
 from services.kit.call import Call
 from services.kit.deadline import Deadline
-from services.kit.errors import DeadlineExpired, InvalidField, ModelNotFound, UnknownMethod, UnknownParameter, outcome
+from services.kit.errors import DeadlineExpired, InvalidField, ModelNotFound, UnknownParameter, outcome
 from services.kit.inference import tensors
-from services.kit.inference.bundle import VERSION, Array
+from services.kit.inference.bundle import Array
 from services.kit.inference.in_order import in_order
 from services.kit.inference.job import Output
 from services.kit.inference.model import Model
 from services.kit.inference.models import Models
 from services.kit.inference.oip import descriptions, parameters, responses
 from services.kit.inference.oip.counters import counters
+from services.kit.open_inference import check_repository
 
 AnyModel = Model[Any]
 Infer = Callable[[AnyModel, Mapping[str, Array], Call], Awaitable[Output]]
@@ -59,7 +61,7 @@ class OipServicer:
 
     async def server_metadata(self, request: pb.ServerMetadataRequest, call: Call) -> pb.ServerMetadataResponse:
         """Name, version and extensions."""
-        return pb.ServerMetadataResponse(name="trivium", version=self._version, extensions=descriptions.EXTENSIONS)
+        return pb.ServerMetadataResponse(name="trivium", version=self._version, extensions=open_inference.EXTENSIONS)
 
     async def model_ready(self, request: pb.ModelReadyRequest, call: Call) -> pb.ModelReadyResponse:
         """Whether the model answers; an unknown one does not."""
@@ -122,7 +124,7 @@ class OipServicer:
 
     async def repository_index(self, request: pb.RepositoryIndexRequest, call: Call) -> pb.RepositoryIndexResponse:
         """Every known version with its state."""
-        _check_repository(request.repository_name)
+        check_repository(request.repository_name)
         index = [
             pb.RepositoryIndexResponse.ModelIndex(name=model.name, version=str(model.version), state="READY")
             for model in self._models.ready()
@@ -140,7 +142,7 @@ class OipServicer:
         self, request: pb.RepositoryModelLoadRequest, call: Call
     ) -> pb.RepositoryModelLoadResponse:
         """Loads every version of a bundle that lies in the folders."""
-        _check_repository(request.repository_name)
+        check_repository(request.repository_name)
         _check_repository_parameters(request.parameters, known=())
         await self._models.load(request.model_name)
         return pb.RepositoryModelLoadResponse()
@@ -149,13 +151,13 @@ class OipServicer:
         self, request: pb.RepositoryModelUnloadRequest, call: Call
     ) -> pb.RepositoryModelUnloadResponse:
         """Takes every version of a bundle out of service."""
-        _check_repository(request.repository_name)
+        check_repository(request.repository_name)
         _check_repository_parameters(request.parameters, known=("unload_dependents",))
         await self._models.unload(request.model_name)
         return pb.RepositoryModelUnloadResponse()
 
     def _find(self, name: str, version: str) -> AnyModel:
-        return self._models.get(name, _version(version))
+        return self._models.get(name, open_inference.version(version))
 
     async def _in_time(
         self, model: AnyModel, inputs: Mapping[str, Array], call: Call, timeout_s: float | None
@@ -179,24 +181,6 @@ class OipServicer:
         return pb.ModelStreamInferResponse(infer_response=result)
 
 
-def _version(text: str) -> int | None:
-    """The version; None for an empty text.
-
-    Raises:
-        InvalidField: it is no number above 0.
-    """
-    if not text:
-        return None
-    if VERSION.fullmatch(text):
-        return int(text)
-    should = "version should be an integral value > 0"
-    if text.lstrip("-").isascii() and text.lstrip("-").isdigit():
-        message = f"invalid model version specified '{text[:32]}' , {should}"
-    else:
-        message = f"failed to get model version from specified version string '{text[:32]}' (details: stol), {should}"
-    raise InvalidField(message, field="model_version", limit="1", value=text)
-
-
 def _check_id(request_id: str) -> None:
     length = len(request_id.encode())
     if length > MAX_ID:
@@ -206,11 +190,6 @@ def _check_id(request_id: str) -> None:
             limit=str(MAX_ID),
             value=str(length),
         )
-
-
-def _check_repository(name: str) -> None:
-    if name:
-        raise UnknownMethod("'repository_name' specification is not supported", repository_name=name)
 
 
 def _check_repository_parameters(given: Mapping[str, object], known: tuple[str, ...]) -> None:
