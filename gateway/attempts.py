@@ -103,6 +103,7 @@ class Attempts:
         """The caller does not wait for the attempt any more."""
         endpoint.in_flight -= 1
         self._dispatch.count(endpoint.service, code_pb2.CANCELLED)
+        self._finish(())  # a caller whose deadline passed here does hear the end
 
     def _alternative(self) -> bool:
         try:

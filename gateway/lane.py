@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 
+from google.protobuf.message import DecodeError
 from google.rpc import code_pb2, status_pb2
 
 from gateway import balancer
@@ -109,12 +110,13 @@ class Lane:
                     await self._answered(endpoint, data)
         except CallFailed as failure:
             return failure
+        except (DecodeError, UnicodeDecodeError):
+            return _failure(code_pb2.INTERNAL, f"an answer of {endpoint.id} is no ModelStreamInferResponse")
         finally:
             endpoint.in_flight -= 1
         if not self._sent():
             return None
-        early = "the stream ended before every request was answered"
-        return CallFailed(status_pb2.Status(code=code_pb2.UNAVAILABLE, message=early), (), "unknown")
+        return _failure(code_pb2.UNAVAILABLE, "the stream ended before every request was answered")
 
     async def _feed(self, attempt: object, endpoint: Endpoint) -> AsyncIterator[bytes]:
         """The requests for one stream. Ends, and the instance may then end the stream, when nothing is to be sent."""
@@ -154,7 +156,8 @@ class Lane:
         self._dispatch.outliers.failed(endpoint, failure)
         self._dispatch.count(endpoint.service, failure.status.code)
         self._tried.append(endpoint)
-        lost = [request for request in self._sent() if not self._again(request, failure)]
+        sent = self._sent() or list(self._pending)[:1]  # else one that takes nothing would be tried for ever
+        lost = [request for request in sent if not self._again(request, failure)]
         if len(lost) < len(self._pending):
             self._dispatch.metrics.stream_restarts.inc()
         await self._fail(lost, explained(failure, endpoint))
@@ -193,6 +196,10 @@ class Lane:
         self._done()
         if not self._pending:
             self._wake.set()
+
+
+def _failure(code: int, message: str) -> CallFailed:
+    return CallFailed(status_pb2.Status(code=code, message=message), (), "unknown")
 
 
 def failed(error: Exception, request_id: str) -> bytes:

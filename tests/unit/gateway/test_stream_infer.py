@@ -155,6 +155,40 @@ async def test_an_instance_that_ends_the_stream_too_early_is_a_broken_one() -> N
     assert await ask([lazy, serving("good")], [request("a")]) == [("a", "good", "")]
 
 
+async def test_an_instance_that_takes_nothing_is_not_tried_for_ever() -> None:
+    def closed(name: str) -> Endpoint:
+        made = first(endpoint(name))
+
+        async def follow(requests: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+            for error in (broken(sent=False),):
+                raise error
+            yield b""
+
+        fake(made).follow = follow
+        return made
+
+    found = await ask([closed("one"), closed("two")], [request(str(number)) for number in range(3)])
+    assert sorted(one[0] for one in found) == ["0", "1", "2"]
+    assert all("failed" in one[2] for one in found)
+    assert sorted(await ask([closed("one"), serving("good")], [request("a")])) == [("a", "good", "")]
+
+
+async def test_an_answer_that_nobody_can_read_fails_its_request_and_the_stream_goes_on() -> None:
+    odd, left = endpoint("odd"), [b"\xff\xff"]
+
+    async def follow(requests: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+        async for data in requests:
+            yield left.pop() if left else answer(oip.ModelInferRequest.FromString(data).id, "odd")
+
+    fake(odd).follow = follow
+    found = await ask([odd], [request("a"), request("b"), request("c")], window=1)
+    assert found == [
+        ("a", "", "an answer of odd is no ModelStreamInferResponse"),
+        ("b", "odd", ""),
+        ("c", "odd", ""),
+    ]
+
+
 async def test_messages_follow_an_instance_that_leaves_to_another_one() -> None:
     leaving, staying = first(serving("leaving")), serving("staying")
     gateway = Gateway([leaving, staying])
