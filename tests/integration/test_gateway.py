@@ -1,7 +1,9 @@
 """Two vision instances behind one gateway: what callers see is one server."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import struct
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,16 @@ import pytest
 import pytest_asyncio
 from google.rpc import status_pb2
 from grpc_health.v1 import health_pb2
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from inference import grpc_service_pb2 as oip
 from services.kit.inference import bundle as bundle_files
+from services.kit.inference.datatypes import NUMPY
+from services.kit.inference.tensors import FIELD_OF
 from tests import bundles
 from tests.harness import OPTIONS, Replica, Suite, error_info, serving
+from tests.hostile import REFUSALS, THROWN, details
 from tests.images import png
 from trivium.models.v1 import models_pb2
 from trivium.vision.v1 import vision_pb2
@@ -28,6 +35,17 @@ VISION, MODELS, INFERENCE = (
     "inference.GRPCInferenceService",
 )
 RED = png((220, 30, 30))
+VALUES: dict[str, list[Any]] = {  # three of each datatype
+    "FP16": [1.5, -2.0, 65504.0],
+    "FP32": [1.5, -3e38, 0.0],
+    "INT8": [-128, 0, 127],
+    "UINT8": [0, 128, 255],
+    "INT32": [-(2**31), 0, 2**31 - 1],
+    "INT64": [-(2**63), 0, 2**63 - 1],
+    "BOOL": [True, False, True],
+    "BYTES": [b"", "日本".encode(), b"a\0b"],
+}
+COLOURS = {"red": (220, 30, 30), "green": (30, 220, 30), "blue": (30, 30, 220)}
 MIB = 1024 * 1024
 
 
@@ -84,6 +102,8 @@ def make_bundles(folder: Path) -> None:
     bundles.identity(folder, "going")
     bundles.add(folder)
     bundles.picky(folder)
+    for datatype in VALUES:
+        bundles.identity(folder, f"same-{datatype.lower()}", datatype=datatype, width=3)
 
 
 def infer(model: str, version: str = "", values: tuple[float, ...] = (1, 2, 3, 4), **fields: Any) -> Any:
@@ -216,6 +236,71 @@ async def test_tensors_go_in_and_come_out(gateway: Gateway) -> None:
     answer = await gateway.inference("ModelInfer", infer("identity", id="abc"))
     assert (answer.model_name, answer.model_version, answer.id) == ("identity", "1", "abc")
     assert answer.raw_output_contents[0] == np.array([1, 2, 3, 4], np.float32).tobytes()
+
+
+def same(datatype: str) -> Any:
+    """A request to the identity bundle of that datatype, without contents."""
+    request = oip.ModelInferRequest(model_name=f"same-{datatype.lower()}")
+    request.inputs.add(name="x", datatype=datatype, shape=[1, 3])
+    return request
+
+
+def raw_of(datatype: str) -> bytes:
+    """The three values as raw contents have them."""
+    if datatype == "BYTES":
+        return b"".join(struct.pack("<I", len(value)) + value for value in VALUES[datatype])
+    return np.array(VALUES[datatype], NUMPY[datatype]).tobytes()
+
+
+@pytest.mark.parametrize("datatype", list(VALUES))
+async def test_raw_tensors_of_every_datatype_come_back_to_the_bit(gateway: Gateway, datatype: str) -> None:
+    request = same(datatype)
+    request.raw_input_contents.append(raw_of(datatype))
+    answer = await gateway.inference("ModelInfer", request)
+    (output,) = answer.outputs
+    assert (output.name, output.datatype, list(output.shape)) == ("y", datatype, [1, 3])
+    assert list(answer.raw_output_contents) == [raw_of(datatype)]
+
+
+@pytest.mark.parametrize("datatype", [datatype for datatype in VALUES if datatype != "FP16"])
+async def test_typed_tensors_of_every_datatype_come_back_to_the_bit(gateway: Gateway, datatype: str) -> None:
+    request = same(datatype)
+    getattr(request.inputs[0].contents, FIELD_OF[datatype]).extend(VALUES[datatype])
+    answer = await gateway.inference("ModelInfer", request)
+    assert list(answer.raw_output_contents) == [raw_of(datatype)]
+
+
+async def test_the_protocol_has_no_typed_half_floats(gateway: Gateway) -> None:
+    request = same("FP16")
+    request.inputs[0].contents.fp32_contents.extend(VALUES["FP16"])
+    assert await fails(gateway.inference("ModelInfer", request)) == ("INVALID_ARGUMENT", "INVALID_FIELD")
+
+
+@pytest.fixture(scope="module")
+def tally() -> Iterator[Counter[str]]:
+    """What became of all the requests that were thrown."""
+    yield (counted := Counter[str]())
+    assert counted.total() >= 400
+    assert counted["INVALID_ARGUMENT"] > 100
+
+
+@settings(max_examples=16, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(thrown=st.lists(THROWN, min_size=25, max_size=25), colour=st.sampled_from(sorted(COLOURS)))
+async def test_no_request_harms_the_gateway_or_its_neighbours(
+    gateway: Gateway, tally: Counter[str], thrown: list[tuple[str, bytes]], colour: str
+) -> None:
+    calls = [gateway.channel.unary_unary(path)(data, timeout=20) for path, data in thrown]
+    assert (await gateway.classify(png(COLOURS[colour]))).classes[0].label == colour
+    for outcome in await asyncio.gather(*calls, return_exceptions=True):
+        if isinstance(outcome, bytes):
+            tally["OK"] += 1
+            continue
+        code, info, _ = details(outcome)
+        tally[code] += 1
+        assert code in REFUSALS, (code, outcome)
+        assert (info.domain, info.metadata["executed"]) == ("trivium", "no")
+        assert info.metadata["instance"]
+        assert info.reason
 
 
 async def test_an_unknown_model_has_tritons_words(gateway: Gateway) -> None:
