@@ -259,6 +259,8 @@ def from_status(status: status_pb2.Status) -> TriviumError | UpstreamError:
     if info is None or info.domain != DOMAIN or info.reason not in by_reason:
         return UpstreamError(status)
     metadata: dict[str, Any] = {key: value for key, value in info.metadata.items() if key != "executed"}
+    if issubclass(by_reason[info.reason], InvalidField):
+        metadata.setdefault("field", "")  # of what no field is to blame for, such as an answer over the limit
     return by_reason[info.reason](status.message, retry_after_s=retry_after_s(status), **metadata)
 
 

@@ -13,6 +13,7 @@ import grpc
 from google.rpc import status_pb2
 
 from services.kit import address
+from services.kit.background import told_to_end
 from services.kit.call import Call
 from services.kit.deadline import Deadline
 from services.kit.errors import CallerLeft, DeadlineExpired, StartupError
@@ -173,7 +174,7 @@ class _Runner:
             async with asyncio.timeout_at(None if call.deadline.at == float("inf") else call.deadline.at):
                 result = await work
         except asyncio.CancelledError as cancelled:
-            if not _cancelled_from_outside():
+            if not told_to_end():  # something that the handler waited for was cancelled: a fault of ours
                 error = cancelled
             else:
                 # The transport cancels the handler when the caller has left and when the caller's deadline passes.
@@ -210,12 +211,6 @@ class _Activity:
         """An answer went out."""
         if self.limit is not None:
             self.limit.reschedule(asyncio.get_running_loop().time() + self._idle_s)
-
-
-def _cancelled_from_outside() -> bool:
-    """Whether this task was told to end; else something that the handler waited for was cancelled, which is a fault."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 def _expired() -> DeadlineExpired:

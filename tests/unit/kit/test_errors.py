@@ -53,6 +53,12 @@ def test_every_status_says_whether_the_work_was_done(kind: type[TriviumError]) -
     assert (info.metadata["stage"], info.metadata["instance"]) == ("decode", "vision-1")
 
 
+def test_a_status_without_the_field_is_read_too() -> None:
+    status = status_pb2.Status(code=code_pb2.RESOURCE_EXHAUSTED, message="too large")
+    status.details.add().Pack(ErrorInfo(reason="INPUT_TOO_LARGE", domain="trivium"))
+    assert isinstance(from_status(status), errors.InputTooLarge)
+
+
 def test_a_wrong_field_is_named_in_bad_request() -> None:
     violation = detail(to_status(example(InvalidField)), BadRequest)
     assert isinstance(violation, BadRequest)
