@@ -7,9 +7,9 @@ import re
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import structlog
 from google.protobuf import descriptor_pool
@@ -34,7 +34,7 @@ S = TypeVar("S", bound=ProcessSettings)
 Fallback = Callable[[str], Method | None]
 
 
-def start(component: str, main: Callable[[S], Awaitable[None]], settings_class: type[S]) -> None:
+def start(component: str, main: Callable[[S], Coroutine[Any, Any, None]], settings_class: type[S]) -> None:
     """Runs a component until it is told to stop: what `python -m services.vision` does.
 
     A StartupError ends it with status 1 and one line that says what to do.
@@ -49,13 +49,9 @@ def start(component: str, main: Callable[[S], Awaitable[None]], settings_class: 
             )
         loaded = dataclasses.replace(loaded, instance=instance)
         telemetry.configure_logs(loaded.log, component=component, instance=instance)
-        asyncio.run(_started(main, loaded))
+        asyncio.run(main(loaded))
     except StartupError as error:
         sys.exit(f"error: {component}: {error}\n  hint: {error.hint}")
-
-
-async def _started(main: Callable[[S], Awaitable[None]], loaded: S) -> None:
-    await main(loaded)
 
 
 class Server:
