@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
+from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -111,6 +112,7 @@ class Upstream:
             if len(self._stream) < MAX_CACHED:
                 self._stream[path] = method
         call = method(requests, timeout=deadline.timeout_s(), metadata=metadata)
+        _keep_status(call)
         try:
             async for message in call:
                 if initial is not None:
@@ -140,6 +142,24 @@ class Upstream:
     def _check_open(self) -> None:
         if self._closed:
             raise CallFailed(status_pb2.Status(code=code_pb2.UNAVAILABLE, message="the connection is closed"), (), "no")
+
+
+def _keep_status(call: Any) -> None:
+    """Lets a write that fails wait for the status of its call.
+
+    An instance may end a stream while it is still written to. grpc.aio (1.85.1) then puts INTERNAL, "Internal error
+    from Core", in the place of the status that is on its way; there is no public way to tell it not to.
+    """
+
+    async def write(message: bytes) -> None:
+        await call._metadata_sent.wait()
+        if not call.done():
+            with contextlib.suppress(grpc.aio.InternalError):
+                await call._cython_call.send_serialized_message(message)
+                return
+        await call._raise_for_status()  # waits for it
+
+    call._write = write  # of the task that consumes the requests, which begins after this one waits
 
 
 def _cut_off() -> CallFailed:
