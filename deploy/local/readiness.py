@@ -22,6 +22,7 @@ LIST_MODELS = "/trivium.models.v1.ModelService/ListModels"
 LEARNING_S, POLL_S = 3.0, 0.05
 WATCH = "/grpc.health.v1.Health/Watch"
 SERVING = health_pb2.HealthCheckResponse.SERVING
+QUIET = UpstreamSettings(keepalive_s=3600)  # grpc may keep a closed connection until a garbage collection, and ping on
 
 
 @contextlib.asynccontextmanager
@@ -49,7 +50,7 @@ async def gateway_serving(address: str) -> str:
     """The gateway's address, as soon as its health says that it wants calls."""
     while True:
         await _listening(address)
-        upstream = Upstream(address, UpstreamSettings())
+        upstream = Upstream(address, QUIET)
         try:
             with contextlib.suppress(UpstreamError):
                 if await _is_serving(upstream):
@@ -85,7 +86,7 @@ async def until_known(gateway: str, services: Collection[str]) -> None:
 
     A service without models, which nothing forbids, is not waited for longer than that moment.
     """
-    upstream = Upstream(gateway, UpstreamSettings())
+    upstream = Upstream(gateway, QUIET)
     try:
         with contextlib.suppress(TimeoutError, UpstreamError):
             async with asyncio.timeout(LEARNING_S):

@@ -111,7 +111,7 @@ class Upstream:
             method = self._channel.stream_stream(path)
             if len(self._stream) < MAX_CACHED:
                 self._stream[path] = method
-        call = method(requests, timeout=deadline.timeout_s(), metadata=metadata)
+        call: Any = method(requests, timeout=deadline.timeout_s(), metadata=metadata)
         _keep_status(call)
         try:
             async for message in call:
@@ -128,6 +128,7 @@ class Upstream:
             raise _cut_off() from None
         finally:
             call.cancel()
+            del call._write  # with it the call would hold itself, and its connection
 
     def connected(self) -> bool:
         """Whether the connection stands now."""
