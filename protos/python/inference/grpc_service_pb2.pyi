@@ -454,7 +454,7 @@ class InferTensorContents(_message.Message):
 
     @_builtins.property
     def bytes_contents(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
-        """BYTES."""
+        """BYTES; each must be UTF-8, the only strings that ONNX Runtime has."""
 
     def __init__(
         self,
@@ -628,7 +628,10 @@ class ModelInferRequest(_message.Message):
     """Echoed in the response; at most 256 bytes."""
     @_builtins.property
     def parameters(self) -> _containers.MessageMap[_builtins.str, Global___InferParameter]:
-        """"priority", "timeout" (microseconds) and, on streams, "triton_enable_empty_final_response"; unknown ones are refused."""
+        """"timeout" (microseconds) shortens the deadline; on streams "triton_enable_empty_final_response" is known. "priority",
+        "sequence_id", "sequence_start" and "sequence_end" are accepted and mean nothing to a model without sequences.
+        Unknown ones are refused.
+        """
 
     @_builtins.property
     def inputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelInferRequest.InferInputTensor]:
@@ -641,7 +644,7 @@ class ModelInferRequest(_message.Message):
     @_builtins.property
     def raw_input_contents(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """The elements of each input in little-endian bytes, in the order of inputs; all inputs or none. BYTES elements have
-        their length before them as 4 bytes.
+        their length before them as 4 bytes and must be UTF-8.
         """
 
     def __init__(

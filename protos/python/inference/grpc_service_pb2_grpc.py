@@ -189,7 +189,7 @@ class GRPCInferenceServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RepositoryModelUnload(self, request, context):
-        """Takes every version of a bundle out of service. NOT_FOUND if none is loaded.
+        """Takes every version of a bundle out of service; succeeds if it is so already. NOT_FOUND if no such bundle is known.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -69,7 +69,7 @@ class GRPCInferenceServiceStub:
     RepositoryModelLoad: _grpc.UnaryUnaryMultiCallable[_grpc_service_pb2.RepositoryModelLoadRequest, _grpc_service_pb2.RepositoryModelLoadResponse]
     """Loads every version of a bundle that lies in the service's folders. NOT_FOUND if there is none."""
     RepositoryModelUnload: _grpc.UnaryUnaryMultiCallable[_grpc_service_pb2.RepositoryModelUnloadRequest, _grpc_service_pb2.RepositoryModelUnloadResponse]
-    """Takes every version of a bundle out of service. NOT_FOUND if none is loaded."""
+    """Takes every version of a bundle out of service; succeeds if it is so already. NOT_FOUND if no such bundle is known."""
 
 @_typing.type_check_only
 class GRPCInferenceServiceAsyncStub(GRPCInferenceServiceStub):
@@ -108,7 +108,7 @@ class GRPCInferenceServiceAsyncStub(GRPCInferenceServiceStub):
     RepositoryModelLoad: _aio.UnaryUnaryMultiCallable[_grpc_service_pb2.RepositoryModelLoadRequest, _grpc_service_pb2.RepositoryModelLoadResponse]  # type: ignore[assignment]
     """Loads every version of a bundle that lies in the service's folders. NOT_FOUND if there is none."""
     RepositoryModelUnload: _aio.UnaryUnaryMultiCallable[_grpc_service_pb2.RepositoryModelUnloadRequest, _grpc_service_pb2.RepositoryModelUnloadResponse]  # type: ignore[assignment]
-    """Takes every version of a bundle out of service. NOT_FOUND if none is loaded."""
+    """Takes every version of a bundle out of service; succeeds if it is so already. NOT_FOUND if no such bundle is known."""
 
 class GRPCInferenceServiceServicer(metaclass=_abc_1.ABCMeta):
     """Inference on any ONNX bundle of any service.
@@ -216,6 +216,6 @@ class GRPCInferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _grpc_service_pb2.RepositoryModelUnloadRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_grpc_service_pb2.RepositoryModelUnloadResponse, _abc.Awaitable[_grpc_service_pb2.RepositoryModelUnloadResponse]]:
-        """Takes every version of a bundle out of service. NOT_FOUND if none is loaded."""
+        """Takes every version of a bundle out of service; succeeds if it is so already. NOT_FOUND if no such bundle is known."""
 
 def add_GRPCInferenceServiceServicer_to_server(servicer: GRPCInferenceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

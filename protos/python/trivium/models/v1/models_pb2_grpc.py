@@ -90,7 +90,8 @@ class ModelServiceServicer:
 
     def UnloadModel(self, request, context):
         """For operators: takes every version of a bundle out of service on every instance. Calls that were accepted are
-        still answered. Fails like LoadModel.
+        still answered. Succeeds where it is out of service already. Fails with NOT_FOUND / MODEL_NOT_FOUND where no
+        instance knows such a bundle, and with FAILED_PRECONDITION / LOAD_INCOMPLETE like LoadModel.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -49,7 +49,8 @@ class ModelServiceStub:
     """
     UnloadModel: _grpc.UnaryUnaryMultiCallable[_models_pb2.UnloadModelRequest, _models_pb2.UnloadModelResponse]
     """For operators: takes every version of a bundle out of service on every instance. Calls that were accepted are
-    still answered. Fails like LoadModel.
+    still answered. Succeeds where it is out of service already. Fails with NOT_FOUND / MODEL_NOT_FOUND where no
+    instance knows such a bundle, and with FAILED_PRECONDITION / LOAD_INCOMPLETE like LoadModel.
     """
 
 @_typing.type_check_only
@@ -73,7 +74,8 @@ class ModelServiceAsyncStub(ModelServiceStub):
     """
     UnloadModel: _aio.UnaryUnaryMultiCallable[_models_pb2.UnloadModelRequest, _models_pb2.UnloadModelResponse]  # type: ignore[assignment]
     """For operators: takes every version of a bundle out of service on every instance. Calls that were accepted are
-    still answered. Fails like LoadModel.
+    still answered. Succeeds where it is out of service already. Fails with NOT_FOUND / MODEL_NOT_FOUND where no
+    instance knows such a bundle, and with FAILED_PRECONDITION / LOAD_INCOMPLETE like LoadModel.
     """
 
 class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -118,7 +120,8 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_models_pb2.UnloadModelResponse, _abc.Awaitable[_models_pb2.UnloadModelResponse]]:
         """For operators: takes every version of a bundle out of service on every instance. Calls that were accepted are
-        still answered. Fails like LoadModel.
+        still answered. Succeeds where it is out of service already. Fails with NOT_FOUND / MODEL_NOT_FOUND where no
+        instance knows such a bundle, and with FAILED_PRECONDITION / LOAD_INCOMPLETE like LoadModel.
         """
 
 def add_ModelServiceServicer_to_server(servicer: ModelServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
