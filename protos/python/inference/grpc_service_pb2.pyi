@@ -628,9 +628,12 @@ class ModelInferRequest(_message.Message):
     """Echoed in the response; at most 256 bytes."""
     @_builtins.property
     def parameters(self) -> _containers.MessageMap[_builtins.str, Global___InferParameter]:
-        """"timeout" (microseconds) shortens the deadline; on streams "triton_enable_empty_final_response" is known. "priority",
-        "sequence_id", "sequence_start" and "sequence_end" are accepted and mean nothing to a model without sequences.
-        Unknown ones are refused.
+        """"timeout" (microseconds) shortens the deadline; on streams "triton_enable_empty_final_response" is known. "priority"
+        is accepted and means nothing. Models that keep state need "sequence_id" (an integer of 1 or more, or a text of 1 to
+        256 bytes), "sequence_start" on the first request of a sequence and "sequence_end" on its last one; or
+        "trivium_state", the state that an earlier response brought in the parameter of that name, empty for a new sequence:
+        then the service keeps nothing and the response brings the new state. To other models these mean nothing. Unknown
+        parameters are refused.
         """
 
     @_builtins.property

@@ -16,7 +16,8 @@ from services.kit.inference.strict_json import Mismatch
 
 FORMAT = 1
 # The closed list of tasks: what a service's typed methods can do with a bundle. "tensors": plain tensors by OIP.
-Task = Literal["image-classification", "tensors"]
+Task = Literal["image-classification", "sequence-classification", "time-series-forecasting", "tensors"]
+SERIES: frozenset[Task] = frozenset({"sequence-classification", "time-series-forecasting"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,34 @@ class ImagePreprocessing:
     scale: float = 1.0
     mean: tuple[float, ...] = (0.0,)  # one value, or one for each channel
     std: tuple[float, ...] = (1.0,)
+
+
+@dataclass(frozen=True, slots=True)
+class Recurrence:
+    """A recurrent graph: what callers never see of it, and how long its series are.
+
+    The graph takes `lengths`, INT32 [batch], the steps of each row, and, unless it reads both ways, `state`, FP32
+    [batch, state_width], and gives `next_state` of the same shape. A row holds the hidden states of all layers, for an
+    LSTM followed by the cell states of all layers; zeros are the beginning of a series.
+    """
+
+    input: str  # name of the public input FP32 [batch, time, width]
+    output: str  # name of the public output FP32 [batch, time, ...]: what the model says after each step
+    cell: Literal["rnn", "lstm", "gru"]
+    layers: int
+    hidden: int  # units of one layer and direction
+    max_steps: int  # of one series or stream
+    bidirectional: bool = False  # reads whole series only, and keeps no state
+    horizon: int = 0  # steps ahead in each output, one after the other; for forecasts
+    allow_non_finite: bool = False  # whether NaN and infinity are values
+    lengths: str = "lengths"
+    state: str = "state"
+    next_state: str = "next_state"
+
+    @property
+    def state_width(self) -> int:
+        """Numbers in the state of one row."""
+        return 0 if self.bidirectional else self.layers * self.hidden * (2 if self.cell == "lstm" else 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +135,7 @@ class Manifest:
     files: Mapping[str, str]  # SHA-256 in hexadecimal digits of every file but the manifest, by name
     classes: tuple[str, ...] = ()  # labels, by index
     preprocessing: ImagePreprocessing | None = None
+    recurrence: Recurrence | None = None
     postprocessing: Postprocessing | None = None
     training: Training | None = None
     metrics: Metrics | None = None
@@ -162,6 +192,13 @@ def check(manifest: Manifest) -> None:
         _check_preprocessing(manifest.preprocessing, manifest.inputs)
     if manifest.postprocessing is not None:
         _check_postprocessing(manifest.postprocessing, manifest)
+    if manifest.recurrence is not None:
+        _check_recurrence(manifest.recurrence, manifest)
+    if manifest.task in SERIES:
+        _require(manifest.recurrence is not None, "recurrence", f"missing, task {manifest.task} needs it")
+    if manifest.task == "sequence-classification":
+        _require(manifest.postprocessing is not None, "postprocessing", f"missing, task {manifest.task} needs it")
+        _require(bool(manifest.classes), "classes", f"empty, task {manifest.task} needs labels")
     if manifest.task == "image-classification":
         _require(manifest.preprocessing is not None, "preprocessing", f"missing, task {manifest.task} needs it")
         _require(manifest.postprocessing is not None, "postprocessing", f"missing, task {manifest.task} needs it")
@@ -196,6 +233,32 @@ def _check_preprocessing(steps: ImagePreprocessing, inputs: Sequence[TensorSpec]
     plain = steps.scale == 1 and not any(steps.mean) and set(steps.std) == {1.0}
     _require(
         plain or steps.datatype != "UINT8", "preprocessing.scale", "pixels stay as they are where datatype is UINT8"
+    )
+
+
+def _check_recurrence(recurrence: Recurrence, manifest: Manifest) -> None:
+    for key in ("layers", "hidden", "max_steps"):
+        _require(getattr(recurrence, key) > 0, f"recurrence.{key}", "must be 1 or more")
+    series = [spec for spec in manifest.inputs if spec.name == recurrence.input]
+    _require(
+        len(manifest.inputs) == 1 and len(series) == 1, "recurrence.input", f"{recurrence.input!r} must be the input"
+    )
+    shape, datatype = series[0].shape, series[0].datatype
+    fits = len(shape) == 3 and shape[:2] == (-1, -1) and shape[2] > 0 and datatype == "FP32"
+    _require(fits, "recurrence.input", f"must be FP32 [-1, -1, width], is {datatype} {list(shape)}")
+    for spec in manifest.outputs:
+        fits = spec.shape[:2] == (-1, -1) and len(spec.shape) >= 3 and min(spec.shape[2:]) > 0
+        _require(fits, "outputs", f"of a recurrent model are [-1, -1, ...], {spec.name!r} is {list(spec.shape)}")
+    outputs = {spec.name: math.prod(spec.shape[2:]) for spec in manifest.outputs}
+    _require(recurrence.output in outputs, "recurrence.output", f"{recurrence.output!r} is no output")
+    width, horizon = shape[2], recurrence.horizon
+    _require(
+        (horizon > 0) == (manifest.task == "time-series-forecasting"), "recurrence.horizon", "is for forecasts alone"
+    )
+    _require(
+        not horizon or outputs[recurrence.output] == horizon * width,
+        "recurrence.horizon",
+        f"{horizon} steps of width {width} are not the {outputs[recurrence.output]} numbers of the output",
     )
 
 

@@ -51,6 +51,7 @@ class ModelServicer:
 
     def _info(self, bundle: Bundle, state: model_pb2.ModelState.ValueType) -> model_pb2.ModelInfo:
         manifest, labels = bundle.manifest, self._models.labels(bundle.name)
+        recurrence = manifest.recurrence
         return model_pb2.ModelInfo(
             name=bundle.name,
             version=bundle.version,
@@ -65,6 +66,9 @@ class ModelServicer:
             is_default=self._models.is_default(bundle),
             digest=bundles.digest(bundle),
             description=manifest.description,
+            stateful=recurrence is not None and not recurrence.bidirectional,
+            max_horizon=recurrence.horizon if recurrence is not None else 0,
+            max_steps=recurrence.max_steps if recurrence is not None else 0,
         )
 
 

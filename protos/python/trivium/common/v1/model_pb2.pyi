@@ -97,6 +97,9 @@ class ModelInfo(_message.Message):
     DIGEST_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     CARD_JSON_FIELD_NUMBER: _builtins.int
+    STATEFUL_FIELD_NUMBER: _builtins.int
+    MAX_HORIZON_FIELD_NUMBER: _builtins.int
+    MAX_STEPS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name of the bundle: lower-case letters, digits, ".", "_" and "-", at most 63 characters."""
     version: _builtins.int
@@ -104,7 +107,7 @@ class ModelInfo(_message.Message):
     service: _builtins.str
     """Domain of the service that serves it: "vision", "sequence" or "language"."""
     task: _builtins.str
-    """What it was made for, for example "image-classification"."""
+    """What it was made for, for example "image-classification" or "time-series-forecasting"."""
     state: Global___ModelState.ValueType
     """Whether it answers calls."""
     max_batch_size: _builtins.int
@@ -117,6 +120,14 @@ class ModelInfo(_message.Message):
     """One sentence on what it does."""
     card_json: _builtins.str
     """Model card: training data, held-out metrics and limits, as JSON. Only GetModel fills it."""
+    stateful: _builtins.bool
+    """Whether it keeps state between the calls of a sequence: a call by the Open Inference Protocol then needs a
+    sequence_id.
+    """
+    max_horizon: _builtins.int
+    """Longest horizon of its forecasts in steps; 0 where it does not forecast."""
+    max_steps: _builtins.int
+    """Steps that one series or stream may have; 0 where it takes no series."""
     @_builtins.property
     def inputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___TensorInfo]:
         """Public inputs, in the model's order. What a service keeps to itself (state, caches) is not among them."""
@@ -150,10 +161,13 @@ class ModelInfo(_message.Message):
         digest: _builtins.str = ...,
         description: _builtins.str = ...,
         card_json: _builtins.str = ...,
+        stateful: _builtins.bool = ...,
+        max_horizon: _builtins.int = ...,
+        max_steps: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["card_json", b"card_json", "classes", b"classes", "description", b"description", "digest", b"digest", "inputs", b"inputs", "is_default", b"is_default", "labels", b"labels", "max_batch_size", b"max_batch_size", "name", b"name", "outputs", b"outputs", "service", b"service", "state", b"state", "task", b"task", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["card_json", b"card_json", "classes", b"classes", "description", b"description", "digest", b"digest", "inputs", b"inputs", "is_default", b"is_default", "labels", b"labels", "max_batch_size", b"max_batch_size", "max_horizon", b"max_horizon", "max_steps", b"max_steps", "name", b"name", "outputs", b"outputs", "service", b"service", "state", b"state", "stateful", b"stateful", "task", b"task", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
