@@ -1,0 +1,206 @@
+"""Sequences of the Open Inference Protocol: where a request says which one it belongs to, and the live ones."""
+
+import asyncio
+import contextlib
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from inference import grpc_service_pb2 as pb
+from services.kit.background import forever
+from services.kit.errors import InvalidField, Overloaded, SequenceNotStarted, StateMismatch
+from services.kit.settings import setting
+
+MAX_ID = 256  # bytes of a sequence id that is a text
+STATE = "trivium_state"  # request and response parameter: the state in base64, empty for a new sequence
+SWEEPS = 4  # looks for idle sequences within one idle time
+
+T = TypeVar("T")  # what is kept of a sequence between its requests
+SequenceId = int | str  # 7 and "7" are two sequences; 0 and "" are none
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceLimits:
+    """How many sequences live at once, and how long one may be silent."""
+
+    max_live: int = setting(20_000, low=1)  # the next one is refused with QUEUE_FULL
+    idle_s: float = setting(60.0, low=0.01)  # silence after which a sequence is forgotten
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What a request says of its sequence."""
+
+    id: SequenceId = 0
+    start: bool = False
+    end: bool = False
+    state: str | None = None  # the caller keeps the state: in base64, "" for a new sequence; None: it does not
+
+
+def step_of(parameters: Mapping[str, pb.InferParameter]) -> Step:
+    """The request's place in its sequence; parameters of wrong types were refused before.
+
+    Raises:
+        InvalidField: an id below 0, or a text of more than MAX_ID bytes.
+    """
+    flags = {
+        name: parameters[f"sequence_{name}"].bool_param for name in ("start", "end") if f"sequence_{name}" in parameters
+    }
+    state = parameters[STATE].string_param if STATE in parameters else None
+    return Step(_id(parameters), state=state, **flags)
+
+
+def _id(parameters: Mapping[str, pb.InferParameter]) -> SequenceId:
+    if "sequence_id" not in parameters:
+        return 0
+    value = parameters["sequence_id"]
+    choice = value.WhichOneof("parameter_choice")
+    if choice == "string_param":
+        size = len(value.string_param.encode())
+        if size > MAX_ID:
+            raise _invalid_id(f"'sequence_id' has {size} bytes and the limit is {MAX_ID}", MAX_ID, size)
+        return value.string_param
+    number = int(getattr(value, choice)) if choice else 0
+    if number < 0:
+        raise _invalid_id(f"'sequence_id' must be 0 or more, got {number}", 0, number)
+    return number
+
+
+def _invalid_id(message: str, limit: int, value: int) -> InvalidField:
+    return InvalidField(message, field="parameters.sequence_id", limit=str(limit), value=str(value))
+
+
+@dataclass(eq=False, slots=True)
+class Live(Generic[T]):
+    """One live sequence; `value` is None until its first request has been answered."""
+
+    key: tuple[str, SequenceId]
+    used: float  # instant at which its last request ended
+    value: T | None = None
+    waiting: int = 0  # requests that have come and not ended
+    ending: bool = False  # its last request is among them
+    gone: bool = False  # its first request has failed, its last one was answered, or it was forgotten
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class Sequences(Generic[T]):
+    """The live sequences of all models, by model and id. Requests of one sequence take turns in the order they came."""
+
+    def __init__(self, limits: SequenceLimits, clock: Callable[[], float] = time.monotonic) -> None:
+        self._limits, self._clock = limits, clock
+        self._live: OrderedDict[tuple[str, SequenceId], Live[T]] = OrderedDict()  # the longest idle first
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator["Sequences[T]"]:
+        """Forgets idle sequences until the block ends."""
+        sweeping = asyncio.create_task(forever("sweep sequences", self._sweep_later), name="sweep sequences")
+        try:
+            yield self
+        finally:
+            sweeping.cancel()
+            await asyncio.gather(sweeping, return_exceptions=True)
+
+    @contextlib.asynccontextmanager
+    async def turn(self, model: str, step: Step) -> AsyncIterator[Live[T]]:
+        """The request's sequence, for it alone; the caller sets `value` when the request has been answered.
+
+        A request that fails leaves the sequence as it was; if it was the first one, there is no sequence.
+
+        Args:
+            model: name and version, as sequences of different models are different ones.
+
+        Raises:
+            InvalidField: the request names no sequence.
+            StateMismatch: it starts a sequence that is live.
+            SequenceNotStarted: it goes on with one that is not.
+            Overloaded: too many are live.
+        """
+        live = self._started(model, step) if step.start else self._found(model, step)
+        live.waiting += 1
+        live.ending = live.ending or step.end
+        try:
+            async with live.lock:
+                if live.gone:
+                    raise _not_started(model, step)
+                yield live
+                if step.end:
+                    self._forget(live)
+        except BaseException:
+            if step.end:
+                live.ending = False
+            if live.value is None:
+                self._forget(live)
+            raise
+        finally:
+            live.waiting -= 1
+            live.used = self._clock()
+            if self._live.get(live.key) is live:
+                self._live.move_to_end(live.key)
+
+    def sweep(self) -> None:
+        """Forgets those that have been silent for too long."""
+        oldest = self._clock() - self._limits.idle_s
+        for live in list(self._live.values()):
+            if live.used > oldest:
+                return
+            if not live.waiting:
+                self._forget(live)
+
+    def _started(self, model: str, step: Step) -> Live[T]:
+        key = _key(model, step)
+        known = self._live.get(key)
+        if known is not None and not known.ending:
+            raise StateMismatch(
+                f"sequence {step.id} to model '{model}' is live: end it first, or let it be silent for "
+                f"{self._limits.idle_s:g} s",
+                field="parameters.sequence_start",
+                value=str(step.id),
+            )
+        if known is None and len(self._live) >= self._limits.max_live:
+            raise Overloaded(
+                f"{len(self._live)} sequences are live and the limit is {self._limits.max_live}",
+                limit=str(self._limits.max_live),
+                value=str(len(self._live)),
+            )
+        live = self._live[key] = Live(key, self._clock())
+        self._live.move_to_end(key)
+        return live
+
+    def _found(self, model: str, step: Step) -> Live[T]:
+        live = self._live.get(_key(model, step))
+        if live is None or live.ending:
+            raise _not_started(model, step)
+        return live
+
+    def _forget(self, live: Live[T]) -> None:
+        live.gone = True
+        if self._live.get(live.key) is live:
+            del self._live[live.key]
+
+    async def _sweep_later(self) -> None:
+        await asyncio.sleep(self._limits.idle_s / SWEEPS)
+        self.sweep()
+
+
+def _key(model: str, step: Step) -> tuple[str, SequenceId]:
+    if not step.id:
+        raise InvalidField(
+            f"inference request to model '{model}' must specify a non-zero or non-empty correlation ID",
+            field="parameters.sequence_id",
+            value=repr(step.id),
+        )
+    return model, step.id
+
+
+def _not_started(model: str, step: Step) -> SequenceNotStarted:
+    return SequenceNotStarted(
+        f"inference request for sequence {step.id} to model '{model}' must specify the START flag on the first request "
+        "of the sequence",
+        field="parameters.sequence_start",
+        value=str(step.id),
+    )
