@@ -7,7 +7,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -60,10 +60,17 @@ class Server:
     It serves as soon as it is open, and is NOT_SERVING until `ready(True)`.
     """
 
-    def __init__(self, component: str, process: ProcessSettings, registry: CollectorRegistry, health: Health) -> None:
+    def __init__(
+        self,
+        component: str,
+        process: ProcessSettings,
+        registry: CollectorRegistry,
+        health: Health,
+        live: Collection[str] = (),
+    ) -> None:
+        self.admission = Admission(process.limits.max_calls, process.limits.max_streams, live)
         self.component, self.instance = component, process.instance
         self.health, self.registry = health, registry
-        self.admission = Admission(process.limits.max_calls)
         self.address = self.health_address = ""
         self.http_port = 0
         self.reflection: Reflection
@@ -105,7 +112,8 @@ class Server:
             StartupError: a port is taken, or no address can be advertised.
         """
         host = process.advertised_host()
-        server = cls(component, process, registry, health or Health())
+        live = {path for path, method in merged([*map(methods_of, servicers), *tables]).items() if method.live}
+        server = cls(component, process, registry, health or Health(), live)
         server._services = [servicer.service.full_name for servicer in servicers]
         own = [*server._services, Health.service.full_name]
         server.reflection = Reflection(pool or descriptor_pool.Default(), lambda: [*own, *names()])

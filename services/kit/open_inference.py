@@ -7,6 +7,7 @@ from services.kit.model_name import version_number
 
 EXTENSIONS = (
     "classification",
+    "sequence",
     "model_repository",
     "model_repository(unload_dependents)",
     "schedule_policy",

@@ -19,6 +19,7 @@ SWEEPS = 4  # looks for idle sequences within one idle time
 
 T = TypeVar("T")  # what is kept of a sequence between its requests
 SequenceId = int | str  # 7 and "7" are two sequences; 0 and "" are none
+Key = tuple[str, int, SequenceId]  # model, version
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ def _invalid_id(message: str, limit: int, value: int) -> InvalidField:
 class Live(Generic[T]):
     """One live sequence; `value` is None until its first request has been answered."""
 
-    key: tuple[str, SequenceId]
+    key: Key
     used: float  # instant at which its last request ended
     value: T | None = None
     waiting: int = 0  # requests that have come and not ended
@@ -90,7 +91,7 @@ class Sequences(Generic[T]):
 
     def __init__(self, limits: SequenceLimits, clock: Callable[[], float] = time.monotonic) -> None:
         self._limits, self._clock = limits, clock
-        self._live: OrderedDict[tuple[str, SequenceId], Live[T]] = OrderedDict()  # the longest idle first
+        self._live: OrderedDict[Key, Live[T]] = OrderedDict()  # the longest idle first
 
     def __len__(self) -> int:
         return len(self._live)
@@ -106,13 +107,13 @@ class Sequences(Generic[T]):
             await asyncio.gather(sweeping, return_exceptions=True)
 
     @contextlib.asynccontextmanager
-    async def turn(self, model: str, step: Step) -> AsyncIterator[Live[T]]:
+    async def turn(self, model: str, version: int, step: Step) -> AsyncIterator[Live[T]]:
         """The request's sequence, for it alone; the caller sets `value` when the request has been answered.
 
         A request that fails leaves the sequence as it was; if it was the first one, there is no sequence.
 
         Args:
-            model: name and version, as sequences of different models are different ones.
+            model, version: sequences of different ones are different sequences.
 
         Raises:
             InvalidField: the request names no sequence.
@@ -120,7 +121,7 @@ class Sequences(Generic[T]):
             SequenceNotStarted: it goes on with one that is not.
             Overloaded: too many are live.
         """
-        live = self._started(model, step) if step.start else self._found(model, step)
+        live = self._started(model, version, step) if step.start else self._found(model, version, step)
         live.waiting += 1
         live.ending = live.ending or step.end
         try:
@@ -151,8 +152,8 @@ class Sequences(Generic[T]):
             if not live.waiting:
                 self._forget(live)
 
-    def _started(self, model: str, step: Step) -> Live[T]:
-        key = _key(model, step)
+    def _started(self, model: str, version: int, step: Step) -> Live[T]:
+        key = _key(model, version, step)
         known = self._live.get(key)
         if known is not None and not known.ending:
             raise StateMismatch(
@@ -171,8 +172,8 @@ class Sequences(Generic[T]):
         self._live.move_to_end(key)
         return live
 
-    def _found(self, model: str, step: Step) -> Live[T]:
-        live = self._live.get(_key(model, step))
+    def _found(self, model: str, version: int, step: Step) -> Live[T]:
+        live = self._live.get(_key(model, version, step))
         if live is None or live.ending:
             raise _not_started(model, step)
         return live
@@ -187,14 +188,14 @@ class Sequences(Generic[T]):
         self.sweep()
 
 
-def _key(model: str, step: Step) -> tuple[str, SequenceId]:
+def _key(model: str, version: int, step: Step) -> Key:
     if not step.id:
         raise InvalidField(
             f"inference request to model '{model}' must specify a non-zero or non-empty correlation ID",
             field="parameters.sequence_id",
             value=repr(step.id),
         )
-    return model, step.id
+    return model, version, step.id
 
 
 def _not_started(model: str, step: Step) -> SequenceNotStarted:

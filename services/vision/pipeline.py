@@ -1,23 +1,15 @@
 """Pipeline: pixels to a model's input, and its outputs to ranked classes and embeddings; arrays and nothing else."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
 from services.kit.errors import TriviumError
+from services.kit.inference import ranking
 from services.kit.inference.bundle import Array
 from services.kit.inference.datatypes import NUMPY
 from services.kit.inference.manifest import ImagePreprocessing, Manifest, Postprocessing
-
-
-@dataclass(frozen=True, slots=True)
-class RankedClass:
-    """One class of an answer."""
-
-    label: str
-    index: int
-    probability: float
+from services.kit.inference.ranking import RankedClass
 
 
 def classifies(manifest: Manifest) -> bool:
@@ -79,25 +71,13 @@ class Pipeline:
         Raises:
             TriviumError: the model gave scores that are no finite numbers.
         """
-        scores = outputs[self._post.scores].reshape(-1).astype(np.float64)
+        scores = outputs[self._post.scores].reshape(-1)
         if not np.isfinite(scores).all():
             raise TriviumError("the model gave scores that are no finite numbers", stage="encode", executed="yes")
-        probabilities = softmax(scores) if self._post.softmax else scores
-        best = np.argsort(-scores, kind="stable")[:top_k].tolist()
-        return [RankedClass(self._label(index), index, float(probabilities[index])) for index in best]
+        return ranking.rank(scores, self._classes, top_k, softmax=self._post.softmax)
 
     def embedding(self, outputs: Mapping[str, Array]) -> list[float]:
         """The vector of one row; only for a bundle that `embeds`."""
         assert self._post.embedding is not None
         vector: list[float] = outputs[self._post.embedding].reshape(-1).tolist()
         return vector
-
-    def _label(self, index: int) -> str:
-        return self._classes[index] if self._classes else str(index)
-
-
-def softmax(scores: Array) -> Array:
-    """Probabilities, float32 [classes], of logits, float64 [classes]; exact sums and no overflow at any size."""
-    powers = np.exp(scores - scores.max())
-    probabilities: Array = (powers / powers.sum()).astype(np.float32)
-    return probabilities

@@ -1,24 +1,24 @@
 """VisionServicer: messages in, pixels, batcher, answers, messages out."""
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from typing import ClassVar
 
 from google.protobuf.descriptor import ServiceDescriptor
 from google.rpc import status_pb2
 
 from services.kit.call import Call
-from services.kit.errors import InvalidField, UnsupportedByModel, outcome
+from services.kit.errors import InvalidField, outcome
+from services.kit.inference import ranking
 from services.kit.inference.batcher import Output
 from services.kit.inference.manifest import Manifest
 from services.kit.inference.models import Model, Models
 from services.vision.decoder import Decoder
-from services.vision.pipeline import Pipeline, RankedClass, classifies, embeds
+from services.vision.pipeline import Pipeline, classifies, embeds
 from services.vision.window import side_by_side
-from trivium.common.v1 import classes_pb2
 from trivium.vision.v1 import vision_pb2
 
-DEFAULT_TOP_K, MAX_TOP_K = 5, 100
+DEFAULT_TOP_K = 5
 MAX_ID_BYTES = 256
 
 VisionModels = Models[Pipeline | None]
@@ -97,10 +97,10 @@ class VisionServicer:
     async def _classify(
         self, model: VisionModel, pipeline: Pipeline, request: Classifying, call: Call
     ) -> vision_pb2.ClassifyResponse:
-        top_k = _top_k(request)
+        top_k = ranking.top_k(request, DEFAULT_TOP_K)
         output = await self._infer(model, pipeline, request.image, call)
         with call.timed("encode"):
-            return _encoded(pipeline.rank(output.arrays, top_k))
+            return vision_pb2.ClassifyResponse(classes=ranking.encoded(pipeline.rank(output.arrays, top_k)))
 
     async def _infer(self, model: VisionModel, pipeline: Pipeline, image: bytes, call: Call) -> Output:
         with call.timed("decode"):
@@ -113,13 +113,8 @@ class VisionServicer:
 
     def _find(self, name: str, supports: Callable[[Manifest], bool], what: str) -> tuple[VisionModel, Pipeline]:
         """The model that the caller names, and its pipeline; `what` it must have, in words."""
-        model = self._models.find(name, supports)
-        if model.pipeline is None or not supports(model.manifest):
-            raise UnsupportedByModel(
-                f"model {model.name!r} has no {what}; its task is {model.manifest.task}",
-                model=model.name,
-                task=model.manifest.task,
-            )
+        model = self._models.supporting(name, supports, what)
+        assert model.pipeline is not None  # as it supports what takes images
         return model, model.pipeline
 
 
@@ -154,20 +149,6 @@ async def _with_first(
         yield request
 
 
-def _top_k(request: Classifying) -> int:
-    """How many classes the caller wants."""
-    if not request.HasField("top_k"):
-        return DEFAULT_TOP_K
-    if not 1 <= request.top_k <= MAX_TOP_K:
-        raise InvalidField(
-            f"top_k is {request.top_k} and must lie in [1, {MAX_TOP_K}]",
-            field="top_k",
-            limit=f"[1, {MAX_TOP_K}]",
-            value=str(request.top_k),
-        )
-    return request.top_k
-
-
 def _check_id(text: str) -> None:
     size = len(text.encode())
     if size > MAX_ID_BYTES:
@@ -184,12 +165,3 @@ def _check_same_model(named: str, of_stream: str) -> None:
             limit=of_stream,
             value=named,
         )
-
-
-def _encoded(ranked: Iterable[RankedClass]) -> vision_pb2.ClassifyResponse:
-    return vision_pb2.ClassifyResponse(
-        classes=[
-            classes_pb2.RankedClass(label=found.label, index=found.index, probability=found.probability)
-            for found in ranked
-        ]
-    )

@@ -10,8 +10,9 @@ from inference import grpc_service_pb2
 from services.kit.deadline import Deadline
 from services.kit.inference.bundle import Array, Bundle
 from services.kit.inference.engine import Engine
+from services.kit.inference.ranking import RankedClass
 from services.vision.decoder import Decoder
-from services.vision.pipeline import Pipeline, RankedClass
+from services.vision.pipeline import Pipeline
 from trivium.vision.v1 import vision_pb2
 
 Kind = Literal["Classify", "ModelInfer"]

@@ -1,6 +1,7 @@
 """Admission: how many calls a process works on at once, and that a leaving one takes no new ones."""
 
 import asyncio
+from collections.abc import Collection
 
 from services.kit.call import Call
 from services.kit.errors import Draining, Overloaded
@@ -12,14 +13,21 @@ MAX_PROBES = 256
 
 
 class Admission(Hook):
-    """Counts the calls in flight and refuses those over the limit (QUEUE_FULL) or after `close` (DRAINING)."""
+    """Counts the calls in flight and refuses those over the limit (QUEUE_FULL) or after `close` (DRAINING).
 
-    def __init__(self, max_calls: int) -> None:
-        self._max_calls = max_calls
+    Args:
+        max_calls: in flight, without live streams.
+        max_streams: live streams in flight.
+        live: the methods of those, which last long and are mostly silent.
+    """
+
+    def __init__(self, max_calls: int, max_streams: int = 0, live: Collection[str] = ()) -> None:
+        self._max_calls, self._max_streams, self._live = max_calls, max_streams, frozenset(live)
         self._closed = False
         self._idle = asyncio.Event()
         self._idle.set()
-        self.in_flight = 0
+        self.in_flight = 0  # calls, live streams among them
+        self.streams = 0  # live ones in flight
         self._probes = 0
 
     def start(self, call: Call) -> None:
@@ -29,7 +37,11 @@ class Admission(Hook):
             return
         if self._closed:
             raise Draining("this instance is leaving and accepts no new calls")
-        _check(self.in_flight, self._max_calls, "calls")
+        if call.method in self._live:
+            _check(self.streams, self._max_streams, "live streams")
+            self.streams += 1
+        else:
+            _check(self.in_flight - self.streams, self._max_calls, "calls")
         self.in_flight += 1
         self._idle.clear()
 
@@ -38,6 +50,7 @@ class Admission(Hook):
             self._probes -= 1
             return
         self.in_flight -= 1
+        self.streams -= call.method in self._live
         if self.in_flight == 0:
             self._idle.set()
 

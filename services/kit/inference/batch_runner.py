@@ -104,7 +104,8 @@ class BatchRunner:
     def _compute(self, batch: list[Job]) -> None:
         started = time.monotonic()
         wanted = self._wanted(batch, started)
-        self.busy_until = started + self.times.run_s(sum(job.rows for job in wanted))
+        steps = wanted[0].steps if wanted else 0
+        self.busy_until = started + self.times.run_s(sum(job.rows for job in wanted), steps)
         while wanted:
             try:
                 inputs = self._joined(wanted)
@@ -121,8 +122,8 @@ class BatchRunner:
 
     def _wanted(self, batch: list[Job], now: float) -> list[Job]:
         """Those whose answer can still reach its caller: no run was ever faster than `fastest_s`."""
-        until = now + self.times.fastest_s
-        wanted = [job for job in batch if job.deadline.at > until and not job.answer.done()]
+        fastest_s = self.times.fastest_s
+        wanted = [job for job in batch if job.deadline.at > now + fastest_s * job.steps and not job.answer.done()]
         if len(wanted) < len(batch):
             for job in set(batch).difference(wanted):
                 self._drop(job)
@@ -146,7 +147,7 @@ class BatchRunner:
         done = time.monotonic()
         for job in batch:
             job.input_s, job.output_s = ready - started, done - ran
-        self.times.record(rows, done - started)
+        self.times.record(rows, done - started, batch[0].steps)
         self._statistics.record_run(rows, ready - started, ran - ready, done - ran)
         self._metrics.ran(rows, ran - ready)
 

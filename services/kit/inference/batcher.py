@@ -101,12 +101,16 @@ class Batcher:
         """Items that were accepted and have not reached the engine."""
         return len(self._line)
 
-    async def submit(self, inputs: Mapping[str, Array], deadline: Deadline) -> Output:
+    async def submit(
+        self, inputs: Mapping[str, Array], deadline: Deadline, *, steps: int = 1, admitted: bool = False
+    ) -> Output:
         """The output for one item, computed together with its neighbours in time.
 
         Args:
             inputs: by input name, each [rows, ...] with the same number of rows, at most `max_batch`; of the engine's
                 dtypes.
+            steps: of a series that the run takes one after the other; what it costs grows with them.
+            admitted: part of what was accepted before, which is not refused half done: it waits however long the line.
 
         Raises:
             Overloaded: `max_queue` items are waiting already.
@@ -117,14 +121,16 @@ class Batcher:
         """
         rows = self._rows(inputs)
         now = time.monotonic()
-        estimate_s = self._estimate_s(rows, now)
+        estimate_s = self._estimate_s(rows, steps, now)
         try:
-            self._admit(estimate_s, deadline.at - now)
+            self._check_open()
+            if not admitted:
+                self._admit(estimate_s, deadline.at - now)
         except TriviumError:
             self.statistics.fail.add(0.0)
             raise
         shape = tuple([inputs[name].shape[1:] for name in self._runner.names]) if self._batched else ()
-        job = Job(inputs, rows, shape, deadline, self._loop.create_future(), now, estimate_s)
+        job = Job(inputs, rows, shape, deadline, self._loop.create_future(), now, estimate_s, steps)
         self._line.add(job)
         try:
             return await job.answer
@@ -147,17 +153,21 @@ class Batcher:
             )
         return rows
 
-    def _estimate_s(self, rows: int, now: float) -> float:
+    def _estimate_s(self, rows: int, steps: int, now: float) -> float:
         """Seconds from `now` to the answer for `rows` that arrive now."""
+        waiting = self._line.rows()
+        waiting[steps] = waiting.get(steps, 0) + rows
         busy_until = self._runner.busy_until
         running_s = 0.0 if busy_until is None else max(0.0, busy_until - now)
-        return running_s + self._runner.times.wait_s(self._line.rows + rows, self._max_rows)
+        return running_s + self._runner.times.wait_s(waiting, self._max_rows)
 
-    def _admit(self, estimate_s: float, remaining_s: float) -> None:
+    def _check_open(self) -> None:
         if self._broken:
             raise NotReady("the engine of this model has failed; the instance's log has the details")
         if self._closed:
             raise Draining("this model is being unloaded")
+
+    def _admit(self, estimate_s: float, remaining_s: float) -> None:
         waiting = len(self._line)
         if waiting >= self._max_queue:
             raise Overloaded(

@@ -29,6 +29,7 @@ class Job:
     answer: "asyncio.Future[Output]"
     submitted: float  # on the clock of time.monotonic, in seconds
     estimate_s: float  # from submission to answer, as it looked at submission
+    steps: int = 1  # of a series, one after the other within the run; part of `shape`
     output: Output | None = None
     error: Exception | None = None
     input_s: float = 0.0  # spent on joining the inputs of the run

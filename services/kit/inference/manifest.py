@@ -135,11 +135,16 @@ class Manifest:
     files: Mapping[str, str]  # SHA-256 in hexadecimal digits of every file but the manifest, by name
     classes: tuple[str, ...] = ()  # labels, by index
     preprocessing: ImagePreprocessing | None = None
-    recurrence: Recurrence | None = None
     postprocessing: Postprocessing | None = None
     training: Training | None = None
     metrics: Metrics | None = None
     limits: tuple[str, ...] = ()  # what the model is not good for, in words
+    recurrence: Recurrence | None = None  # of a model that takes series
+
+    @property
+    def stateful(self) -> bool:
+        """Whether it keeps state between the steps of a stream."""
+        return self.recurrence is not None and not self.recurrence.bidirectional
 
 
 def load(path: Path) -> Manifest:

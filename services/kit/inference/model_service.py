@@ -66,7 +66,7 @@ class ModelServicer:
             is_default=self._models.is_default(bundle),
             digest=bundles.digest(bundle),
             description=manifest.description,
-            stateful=recurrence is not None and not recurrence.bidirectional,
+            stateful=manifest.stateful,
             max_horizon=recurrence.horizon if recurrence is not None else 0,
             max_steps=recurrence.max_steps if recurrence is not None else 0,
         )

@@ -12,11 +12,11 @@ from typing import Generic, TypeVar
 import structlog
 from prometheus_client import CollectorRegistry
 
-from services.kit.errors import LoadIncomplete, ModelNotFound, StartupError
+from services.kit.errors import LoadIncomplete, ModelNotFound, StartupError, UnsupportedByModel
 from services.kit.inference import bundle as bundles
-from services.kit.inference.batcher import Batcher, BatcherSettings
+from services.kit.inference.batcher import Batcher, BatcherSettings, Runner
 from services.kit.inference.bundle import Bundle, Manifest
-from services.kit.inference.engine import EngineSettings
+from services.kit.inference.engine import Engine, EngineSettings
 from services.kit.inference.model import Model
 from services.kit.inference.statistics import BatcherMetrics
 from services.kit.inference.verification import verified_engine
@@ -25,6 +25,12 @@ from services.kit.model_name import ModelName, bundle_name
 __all__ = ["Model", "Models", "ModelsSettings"]
 
 P = TypeVar("P")
+RunnerOf = Callable[[Manifest, Engine], tuple[Runner, Sequence[str]]]  # and the names of its outputs
+
+
+def plain(manifest: Manifest, engine: Engine) -> tuple[Runner, Sequence[str]]:
+    """The engine as it is, and the public outputs."""
+    return engine, [spec.name for spec in manifest.outputs]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +52,13 @@ class Models(Generic[P]):
     """
 
     def __init__(
-        self, settings: ModelsSettings, pipeline_of: Callable[[Manifest], P], registry: CollectorRegistry
+        self,
+        settings: ModelsSettings,
+        pipeline_of: Callable[[Manifest], P],
+        registry: CollectorRegistry,
+        runner_of: RunnerOf,
     ) -> None:
-        self._settings, self._pipeline_of = settings, pipeline_of
+        self._settings, self._pipeline_of, self._runner_of = settings, pipeline_of, runner_of
         self._metrics = BatcherMetrics(registry)
         self._loaded: dict[tuple[str, int], Model[P]] = {}
         self._known: dict[tuple[str, int], Bundle] = {}
@@ -60,14 +70,23 @@ class Models(Generic[P]):
     @classmethod
     @contextlib.asynccontextmanager
     async def open(
-        cls, settings: ModelsSettings, pipeline_of: Callable[[Manifest], P], registry: CollectorRegistry
+        cls,
+        settings: ModelsSettings,
+        pipeline_of: Callable[[Manifest], P],
+        registry: CollectorRegistry,
+        runner_of: RunnerOf = plain,
     ) -> AsyncIterator["Models[P]"]:
         """All bundles of the service, loaded and warm; unloaded on the way out.
+
+        Args:
+            pipeline_of: makes what is around a bundle's engine.
+            runner_of: makes what the batcher runs of the engine; where a bundle's graph has more than its public
+                interface.
 
         Raises:
             StartupError: no bundle, a damaged one, two of the same name and version, or an unknown default.
         """
-        models = cls(settings, pipeline_of, registry)
+        models = cls(settings, pipeline_of, registry, runner_of)
         found = await asyncio.to_thread(bundles.discover, settings.folders, settings.service)
         if not found:
             raise StartupError(
@@ -99,6 +118,22 @@ class Models(Generic[P]):
         if version is None:
             raise ModelNotFound(f"Request for unknown model: '{text}' is not found", model=text)
         return self.get(wanted.name, version)
+
+    def supporting(self, text: str, supports: Callable[[Manifest], bool], what: str) -> Model[P]:
+        """The same, and it does support it; `what` it must have, in words.
+
+        Raises:
+            UnsupportedByModel: the model that the caller names does not.
+            InvalidField, ModelNotFound
+        """
+        model = self.find(text, supports)
+        if not supports(model.manifest):
+            raise UnsupportedByModel(
+                f"model {model.name!r} has no {what}; its task is {model.manifest.task}",
+                model=model.name,
+                task=model.manifest.task,
+            )
+        return model
 
     def get(self, name: str, version: int | None) -> Model[P]:
         """The ready model of that version, or of the highest one for None.
@@ -247,9 +282,10 @@ class Models(Generic[P]):
         engine = await asyncio.to_thread(verified_engine, bundle, settings.engine)
         batched = manifest.max_batch > 0
         max_batch = min(settings.batcher.max_batch, manifest.max_batch)
+        runner, outputs = self._runner_of(manifest, engine)
         batcher = Batcher(
-            engine,
-            [spec.name for spec in manifest.outputs],
+            runner,
+            outputs,
             dataclasses.replace(settings.batcher, max_batch=max_batch or 1),
             self._metrics.of(*key),
             batched=batched,

@@ -1,6 +1,7 @@
 """RunTimes and Slack: how long a queue is in seconds, learned from the runs so far."""
 
 import math
+from collections.abc import Mapping
 
 WEIGHT = 0.2  # of the newest run in the moving average
 # Of the newest error in its mean and in its mean deviation, and the deviations that count as bad luck; the method is
@@ -9,25 +10,36 @@ MEAN_WEIGHT, DEVIATION_WEIGHT, DEVIATIONS = 1 / 8, 1 / 4, 2.0
 
 
 class RunTimes:
-    """A moving average for each batch size. Written by one thread, read by another."""
+    """A moving average for each batch size, for each step of the run. Written by one thread, read by another."""
 
     def __init__(self) -> None:
         self._average_s: dict[int, float] = {}
-        self.fastest_s = 0.0  # of all runs of any size; 0 before the first
+        self.fastest_s = 0.0  # of a step in all runs of any size; 0 before the first
 
-    def record(self, rows: int, seconds: float) -> None:
-        """One run of `rows` took `seconds`."""
+    def record(self, rows: int, seconds: float, steps: int = 1) -> None:
+        """One run of `rows` took `seconds` for so many steps."""
+        seconds /= steps
         known = self._average_s.get(rows)
         self._average_s[rows] = seconds if known is None else known + WEIGHT * (seconds - known)
         self.fastest_s = min(self.fastest_s or math.inf, seconds)
 
-    def wait_s(self, rows: int, max_batch: int) -> float:
-        """Estimated seconds until `rows` that wait now have been computed, in batches of `max_batch`."""
-        full, rest = divmod(rows, max_batch)
-        return full * self.run_s(max_batch) + (self.run_s(rest) if rest else 0.0)
+    def wait_s(self, waiting: Mapping[int, int], max_batch: int) -> float:
+        """Estimated seconds until all that wait now have been computed, in batches of `max_batch`.
 
-    def run_s(self, rows: int) -> float:
-        """The average for this size, or for the next larger one that was seen; 0 if there is none."""
+        Args:
+            waiting: rows by the number of their steps; only rows of as many steps share a run.
+        """
+        total_s = 0.0
+        for steps, rows in waiting.items():
+            full, rest = divmod(rows, max_batch)
+            total_s += full * self.run_s(max_batch, steps) + (self.run_s(rest, steps) if rest else 0.0)
+        return total_s
+
+    def run_s(self, rows: int, steps: int = 1) -> float:
+        """A run of this size, or of the next larger one that was seen; 0 if there is none."""
+        return steps * self._step_s(rows)
+
+    def _step_s(self, rows: int) -> float:
         if (known := self._average_s.get(rows)) is not None:
             return known
         return next((self._average_s[size] for size in sorted(self._average_s) if size > rows), 0.0)

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 
 from services.kit.inference.job import Job
 
@@ -20,16 +20,20 @@ class WaitingLine:
         self._jobs: OrderedDict[Job, None] = OrderedDict()  # a set that keeps the order
         self._changed = threading.Condition(threading.Lock())
         self._closed = False
-        self.rows = 0
+        self._rows: Counter[int] = Counter()  # by the steps of their jobs
 
     def __len__(self) -> int:
         return len(self._jobs)
+
+    def rows(self) -> dict[int, int]:
+        """Rows that wait, by the steps of their jobs; a copy, as the other thread changes them."""
+        return dict(self._rows)
 
     def add(self, job: Job) -> None:
         """Appends a job."""
         with self._changed:
             self._jobs[job] = None
-            self.rows += job.rows
+            self._rows[job.steps] += job.rows
             self._changed.notify()
 
     def remove(self, job: Job) -> bool:
@@ -85,4 +89,4 @@ class WaitingLine:
     def _pop(self, jobs: list[Job]) -> None:
         for job in jobs:
             del self._jobs[job]
-            self.rows -= job.rows
+            self._rows[job.steps] -= job.rows

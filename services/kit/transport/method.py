@@ -11,6 +11,7 @@ from google.protobuf.message_factory import GetMessageClass
 
 from services.kit.call import Call
 from services.kit.errors import MalformedRequest, UnknownMethod
+from trivium.common.v1 import options_pb2
 
 
 class Servicer(Protocol):
@@ -37,11 +38,19 @@ class Method:
     handler: Callable[[Any, Call], Any]
     parse: Callable[[bytes], Any]
     serialize: Callable[[Any], bytes]
+    live: bool = False  # its streams last long and are mostly silent: admission has a limit of its own for them
 
 
-def raw(path: str, handler: Callable[[Any, Call], Any], *, request_streaming: bool, response_streaming: bool) -> Method:
+def raw(
+    path: str,
+    handler: Callable[[Any, Call], Any],
+    *,
+    request_streaming: bool,
+    response_streaming: bool,
+    live: bool = False,
+) -> Method:
     """A method whose handler takes and gives bytes."""
-    return Method(path, request_streaming, response_streaming, handler, _same, _same)
+    return Method(path, request_streaming, response_streaming, handler, _same, _same, live)
 
 
 def methods_of(servicer: Servicer, service_name: str | None = None) -> Mapping[str, Method]:
@@ -88,7 +97,8 @@ def _method(path: str, found: MethodDescriptor, handler: Callable[[Any, Call], A
             name = found.input_type.full_name
             raise MalformedRequest(f"the {len(data)} bytes of the request are no {name}", type=name) from error
 
-    return Method(path, found.client_streaming, found.server_streaming, handler, parse, _serialize)
+    live = found.client_streaming and found.GetOptions().Extensions[options_pb2.resumable]
+    return Method(path, found.client_streaming, found.server_streaming, handler, parse, _serialize, live)
 
 
 def _serialize(message: Any) -> bytes:

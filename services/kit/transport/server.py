@@ -40,6 +40,7 @@ class ServerLimits:
     unary_timeout_s: float = setting(60.0, low=0.001)  # for a unary call that brings no deadline
     stream_idle_s: float = setting(300.0, low=0.001)  # longest time in which nothing passes on a stream
     max_calls: int = setting(2048, low=1)  # in flight; the next one is refused with QUEUE_FULL
+    max_streams: int = setting(16384, low=1)  # live streams (Track) besides them, most of which are silent
 
 
 class GrpcServer:
@@ -236,7 +237,8 @@ def _options(limits: ServerLimits) -> list[tuple[str, int]]:
     return [
         ("grpc.max_receive_message_length", limits.max_message_bytes),
         ("grpc.max_send_message_length", -1),
-        ("grpc.max_concurrent_streams", limits.max_calls + MAX_PROBES),  # of one connection; further ones wait
+        # Of one connection; further ones wait.
+        ("grpc.max_concurrent_streams", limits.max_calls + limits.max_streams + MAX_PROBES),
         ("grpc.max_metadata_size", 16 * 1024),
         ("grpc.absolute_max_metadata_size", 32 * 1024),
         ("grpc.so_reuseport", 0),  # a busy port is an error, not a second server on it

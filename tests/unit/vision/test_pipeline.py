@@ -11,7 +11,8 @@ from hypothesis.extra import numpy as arrays
 
 from services.kit.errors import TriviumError
 from services.kit.inference.manifest import ImagePreprocessing, Manifest, Postprocessing, TensorSpec
-from services.vision.pipeline import Pipeline, classifies, embeds, softmax
+from services.kit.inference.ranking import softmaxed
+from services.vision.pipeline import Pipeline, classifies, embeds
 
 IMAGE = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)  # height 2, width 4
 
@@ -99,12 +100,12 @@ def test_scores_that_are_no_numbers_are_our_fault_and_no_answer(bad: float) -> N
 @pytest.mark.parametrize("shift", [-1e30, -1e4, 0.0, 1e4, 1e30])
 def test_softmax_is_the_same_wherever_the_logits_lie(shift: float) -> None:
     logits = np.array([shift, shift, shift])
-    np.testing.assert_allclose(softmax(logits), [1 / 3] * 3, rtol=1e-6)
+    np.testing.assert_allclose(softmaxed(logits), [1 / 3] * 3, rtol=1e-6)
 
 
 @given(arrays.arrays(np.float32, st.integers(1, 50), elements=st.floats(-(2.0**127), 2.0**127, width=32)))
 def test_probabilities_sum_to_one_and_keep_the_order(scores: np.ndarray) -> None:
-    probabilities = softmax(scores.astype(np.float64))
+    probabilities = softmaxed(scores.astype(np.float64))
     assert probabilities.dtype == np.float32
     assert probabilities.sum() == pytest.approx(1, abs=1e-5)
     found = pipeline(classes=()).rank({"logits": scores[np.newaxis]}, len(scores))

@@ -17,8 +17,12 @@ def metadata(model: Model[object], versions: list[int]) -> pb.ModelMetadataRespo
     return response
 
 
-def config(model: Model[object], batcher: BatcherSettings) -> pb.ModelConfig:
-    """How the model is served; dims without the batch."""
+def config(model: Model[object], batcher: BatcherSettings, sequence_idle_s: float) -> pb.ModelConfig:
+    """How the model is served; dims without the batch.
+
+    Args:
+        sequence_idle_s: silence after which a model that keeps state forgets a sequence.
+    """
     manifest, batched = model.manifest, model.max_batch > 0
     kind = pb.ModelInstanceGroup.KIND_GPU if model.engine.device == "cuda" else pb.ModelInstanceGroup.KIND_CPU
     result = pb.ModelConfig(
@@ -38,7 +42,9 @@ def config(model: Model[object], batcher: BatcherSettings) -> pb.ModelConfig:
         ],
         instance_group=[pb.ModelInstanceGroup(name=f"{model.name}_0", count=1, kind=kind, gpus=model.engine.gpus)],
     )
-    if batched:
+    if manifest.stateful:
+        result.sequence_batching.max_sequence_idle_microseconds = round(sequence_idle_s * 1e6)
+    elif batched:
         result.dynamic_batching.max_queue_delay_microseconds = round(batcher.max_wait_ms * 1e3)
     result.parameters["service"].string_value = manifest.service
     result.parameters["task"].string_value = manifest.task

@@ -4,17 +4,20 @@ from collections.abc import Mapping
 
 from inference import grpc_service_pb2 as pb
 from services.kit.errors import InvalidField, UnknownParameter
+from services.kit.sequences import STATE
 
 INTEGER = ("int64_param", "uint64_param")
 FINAL_RESPONSE = "triton_enable_empty_final_response"
 
-# Name -> the types that it may have. Models without sequences accept sequence_* and do nothing with them, as Triton's.
+# Name -> the types that it may have. Models without state accept what speaks of sequences and do nothing with it, as
+# Triton's.
 KNOWN: dict[str, tuple[str, ...]] = {
     "priority": INTEGER,
     "timeout": INTEGER,
     "sequence_id": (*INTEGER, "string_param"),
     "sequence_start": ("bool_param",),
     "sequence_end": ("bool_param",),
+    STATE: ("string_param",),
     FINAL_RESPONSE: ("bool_param",),
 }
 MAX_CLASSES = 100

@@ -25,15 +25,19 @@ from services.kit.inference.oip.counters import counters
 from services.kit.open_inference import check_repository
 
 AnyModel = Model[Any]
-Infer = Callable[[AnyModel, Mapping[str, Array], Call], Awaitable[Output]]
+Parameters = Mapping[str, pb.InferParameter]
+# What a request's tensors and parameters give, and the response parameters that are texts.
+Infer = Callable[[AnyModel, Mapping[str, Array], Parameters, Call], Awaitable[tuple[Output, Mapping[str, str]]]]
 
 MAX_ID = 256  # bytes
 STREAM_WINDOW = 64  # requests of one stream in work at once
 
 
-async def through_batcher(model: AnyModel, inputs: Mapping[str, Array], call: Call) -> Output:
+async def through_batcher(
+    model: AnyModel, inputs: Mapping[str, Array], parameters: Parameters, call: Call
+) -> tuple[Output, Mapping[str, str]]:
     """The model's outputs for these inputs, computed together with other calls'."""
-    return await model.batcher.submit(inputs, call.deadline)
+    return await model.batcher.submit(inputs, call.deadline), {}
 
 
 class OipServicer:
@@ -43,12 +47,20 @@ class OipServicer:
         models: the instance's.
         ready: whether the instance wants calls.
         infer: what computes the outputs; a service whose models need more than one run has its own.
+        sequence_idle_s: silence after which `infer` forgets a sequence, for services with models that keep state.
     """
 
     service: ClassVar[ServiceDescriptor] = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 
-    def __init__(self, models: Models[Any], ready: Callable[[], bool], infer: Infer = through_batcher) -> None:
+    def __init__(
+        self,
+        models: Models[Any],
+        ready: Callable[[], bool],
+        infer: Infer = through_batcher,
+        sequence_idle_s: float = 0.0,
+    ) -> None:
         self._models, self._ready, self._infer = models, ready, infer
+        self._sequence_idle_s = sequence_idle_s
         self._version = importlib.metadata.version("trivium-suite")
 
     async def server_live(self, request: pb.ServerLiveRequest, call: Call) -> pb.ServerLiveResponse:
@@ -79,7 +91,9 @@ class OipServicer:
     async def model_config(self, request: pb.ModelConfigRequest, call: Call) -> pb.ModelConfigResponse:
         """How the model is served."""
         model = self._find(request.name, request.version)
-        return pb.ModelConfigResponse(config=descriptions.config(model, self._models.batcher_settings))
+        return pb.ModelConfigResponse(
+            config=descriptions.config(model, self._models.batcher_settings, self._sequence_idle_s)
+        )
 
     async def model_statistics(self, request: pb.ModelStatisticsRequest, call: Call) -> pb.ModelStatisticsResponse:
         """Counters of one version, of all versions of a model, or of all models."""
@@ -100,10 +114,13 @@ class OipServicer:
             wanted = responses.requested(request, model.manifest)
             inputs = tensors.decode(request, tensors.Interface(model.name, model.manifest.inputs, model.max_batch))
         call.stage = "queue"
-        output = await self._in_time(model, inputs, call, timeout_s)
+        output, texts = await self._in_time(model, inputs, request.parameters, call, timeout_s)
         model.report(output, call)
         with call.timed("encode"):
-            return responses.response(request, model, output, wanted)
+            response = responses.response(request, model, output, wanted)
+            for name, text in texts.items():
+                response.parameters[name].string_param = text
+            return response
 
     async def model_stream_infer(
         self, requests: AsyncIterator[pb.ModelInferRequest], call: Call
@@ -160,15 +177,20 @@ class OipServicer:
         return self._models.get(name, open_inference.version(version))
 
     async def _in_time(
-        self, model: AnyModel, inputs: Mapping[str, Array], call: Call, timeout_s: float | None
-    ) -> Output:
+        self,
+        model: AnyModel,
+        inputs: Mapping[str, Array],
+        given: Parameters,
+        call: Call,
+        timeout_s: float | None,
+    ) -> tuple[Output, Mapping[str, str]]:
         """The outputs, within the call's deadline and, where the request has one, its own timeout."""
         if timeout_s is None:
-            return await self._infer(model, inputs, call)
+            return await self._infer(model, inputs, given, call)
         call.deadline = min(call.deadline, Deadline.after(timeout_s), key=lambda deadline: deadline.at)
         try:
             async with asyncio.timeout_at(call.deadline.at):
-                return await self._infer(model, inputs, call)
+                return await self._infer(model, inputs, given, call)
         except TimeoutError:
             raise DeadlineExpired(f"the request's timeout of {timeout_s * 1e6:.0f} us has passed") from None
 

@@ -225,7 +225,7 @@ async def test_other_parameters_and_wrong_types_are_refused(servicer: OipService
 async def test_the_timeout_parameter_tightens_the_deadline(models: Models[None]) -> None:
     seen = []
 
-    async def never(model: Any, inputs: Any, this: Call) -> Any:
+    async def never(model: Any, inputs: Any, given: Any, this: Call) -> Any:
         seen.append(this.deadline.remaining_s())
         await asyncio.sleep(3600)
 
@@ -267,11 +267,15 @@ def test_ranking_takes_no_more_classes_than_there_are_and_integers_as_they_are()
 
 
 async def test_a_service_may_compute_in_its_own_way(models: Models[None]) -> None:
-    async def doubled(model: Any, inputs: Any, this: Call) -> Any:
-        return await model.batcher.submit({name: array * 2 for name, array in inputs.items()}, this.deadline)
+    async def doubled(model: Any, inputs: Any, given: Any, this: Call) -> Any:
+        output = await model.batcher.submit({name: array * 2 for name, array in inputs.items()}, this.deadline)
+        return output, {"trivium_state": given["trivium_state"].string_param + "!"}
 
-    response = await OipServicer(models, lambda: True, doubled).model_infer(infer(), call())
+    request = infer()
+    request.parameters["trivium_state"].string_param = "kept"
+    response = await OipServicer(models, lambda: True, doubled).model_infer(request, call())
     assert floats(response)["sum"] == [8, 12]
+    assert response.parameters["trivium_state"].string_param == "kept!"
 
 
 async def stream(servicer: OipServicer, *requests: Any) -> list[Any]:

@@ -8,10 +8,21 @@ def test_a_queue_takes_its_full_batches_and_the_rest() -> None:
     for rows, seconds in ((1, 0.01), (2, 0.02), (4, 0.03)):
         times.record(rows, seconds)
 
-    assert times.wait_s(0, 4) == 0
-    assert times.wait_s(9, 4) == pytest.approx(0.03 + 0.03 + 0.01)
-    assert times.wait_s(3, 4) == pytest.approx(0.03)  # never seen: the next larger size
+    assert times.wait_s({}, 4) == 0
+    assert times.wait_s({1: 9}, 4) == pytest.approx(0.03 + 0.03 + 0.01)
+    assert times.wait_s({1: 3}, 4) == pytest.approx(0.03)  # never seen: the next larger size
     assert times.fastest_s == 0.01
+
+
+def test_rows_of_many_steps_wait_for_each_of_them_and_share_no_run_with_others() -> None:
+    times = RunTimes()
+    for rows, seconds in ((1, 0.01), (4, 0.02)):
+        times.record(rows, seconds)
+    times.record(1, 0.16, steps=16)
+
+    assert times.run_s(1, 16) == pytest.approx(0.16)
+    assert times.wait_s({1: 4, 16: 1}, 4) == pytest.approx(0.02 + 0.16)
+    assert times.fastest_s == pytest.approx(0.01)
 
 
 def test_the_average_follows_and_the_fastest_stays() -> None:
@@ -25,7 +36,7 @@ def test_the_average_follows_and_the_fastest_stays() -> None:
 
 
 def test_nothing_is_known_before_the_first_run() -> None:
-    assert RunTimes().wait_s(5, 4) == 0
+    assert RunTimes().wait_s({1: 5}, 4) == 0
     assert RunTimes().fastest_s == 0
 
 
