@@ -1,4 +1,4 @@
-"""SequenceInfer: the Open Inference Protocol's requests to recurrent bundles, and the state that goes on between them."""
+"""SequenceInfer: the Open Inference Protocol's requests to recurrent bundles, and their state between them."""
 
 import base64
 import binascii

@@ -109,7 +109,8 @@ class SequenceServicer:
 
     def _find(self, name: str, supports: Callable[[Manifest], bool], what: str) -> tuple[SequenceModel, Pipeline]:
         """The model that the caller names, and its pipeline; `what` it must have, in words."""
-        model = self._models.supporting(name, supports, what)
+        model = self._models.find(name, supports)
+        model.must_support(supports, what)
         assert model.pipeline is not None  # as it supports what takes series
         return model, model.pipeline
 

@@ -52,7 +52,7 @@ def unpacked(data: bytes, digest: bytes, width: int, field: str) -> StreamState:
         InvalidField: the bytes are no state, or damaged.
         StateMismatch: they are that of another bundle.
     """
-    body = data[: -CHECKSUM.size]
+    body, size = data[: -CHECKSUM.size], f"{len(data)} bytes"
     if len(data) < HEADER.size + CHECKSUM.size or data[: len(MAGIC)] != MAGIC:
         raise InvalidField(
             f"{field} holds {len(data)} bytes that are no state", field=field, value=f"{len(data)} bytes"

@@ -1,10 +1,12 @@
 """Model: one version of a bundle, loaded and warm."""
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from services.kit.call import Call
+from services.kit.errors import UnsupportedByModel
 from services.kit.inference.batcher import Batcher, Output
 from services.kit.inference.bundle import Bundle, Manifest
 from services.kit.inference.engine import Engine
@@ -37,6 +39,19 @@ class Model(Generic[P]):
     def manifest(self) -> Manifest:
         """What the bundle says of itself."""
         return self.bundle.manifest
+
+    def must_support(self, supports: Callable[[Manifest], bool], what: str) -> None:
+        """Refuses a call that the bundle cannot answer; `what` it must have, in words.
+
+        Raises:
+            UnsupportedByModel
+        """
+        if not supports(self.manifest):
+            raise UnsupportedByModel(
+                f"model {self.name!r} has no {what}; its task is {self.manifest.task}",
+                model=self.name,
+                task=self.manifest.task,
+            )
 
     def trailers(self, output: Output) -> list[tuple[str, str | bytes]]:
         """Trailing metadata: which model and version answered and where its time went."""

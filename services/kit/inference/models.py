@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 import structlog
 from prometheus_client import CollectorRegistry
 
-from services.kit.errors import LoadIncomplete, ModelNotFound, StartupError, UnsupportedByModel
+from services.kit.errors import LoadIncomplete, ModelNotFound, StartupError
 from services.kit.inference import bundle as bundles
 from services.kit.inference.batcher import Batcher, BatcherSettings, Runner
 from services.kit.inference.bundle import Bundle, Manifest
@@ -118,22 +118,6 @@ class Models(Generic[P]):
         if version is None:
             raise ModelNotFound(f"Request for unknown model: '{text}' is not found", model=text)
         return self.get(wanted.name, version)
-
-    def supporting(self, text: str, supports: Callable[[Manifest], bool], what: str) -> Model[P]:
-        """The same, and it does support it; `what` it must have, in words.
-
-        Raises:
-            UnsupportedByModel: the model that the caller names does not.
-            InvalidField, ModelNotFound
-        """
-        model = self.find(text, supports)
-        if not supports(model.manifest):
-            raise UnsupportedByModel(
-                f"model {model.name!r} has no {what}; its task is {model.manifest.task}",
-                model=model.name,
-                task=model.manifest.task,
-            )
-        return model
 
     def get(self, name: str, version: int | None) -> Model[P]:
         """The ready model of that version, or of the highest one for None.

@@ -63,7 +63,7 @@ class FakeBatcher:
 
 
 class FakeModel:
-    report = Model.report
+    report, must_support = Model.report, Model.must_support
 
     def __init__(self, name: str, manifest_: Manifest) -> None:
         self.name, self.version, self.manifest = name, 1, manifest_

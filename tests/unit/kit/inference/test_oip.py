@@ -303,7 +303,7 @@ async def test_a_stream_answers_in_order_and_outlives_an_error(servicer: OipServ
 
 
 async def test_our_own_fault_on_a_stream_tells_the_caller_nothing_of_it(models: Models[None]) -> None:
-    async def broken(model: Any, inputs: Any, this: Call) -> Any:
+    async def broken(model: Any, inputs: Any, given: Any, this: Call) -> Any:
         raise ZeroDivisionError("a secret")
 
     [answer] = await stream(OipServicer(models, lambda: True, broken), infer(id="1"))
