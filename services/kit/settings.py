@@ -85,17 +85,23 @@ def _flatten(table: Mapping[str, Any], path: Path, prefix: str = "") -> Iterator
             yield f"{prefix}{key}", (f"{prefix}{key} in {path}", value)
 
 
-def _build(cls: type[T], values: Mapping[str, tuple[str, object]], prefix: str) -> T:
+def _build(
+    cls: type[T], values: Mapping[str, tuple[str, object]], prefix: str, section: "dataclasses.Field[Any] | None" = None
+) -> T:
+    """The class with these values; those of a section that are not given are what the section's owner has there."""
     hints = typing.get_type_hints(cls)
     arguments: dict[str, Any] = {}
     for field in dataclasses.fields(typing.cast(Any, cls)):
         key, hint = f"{prefix}{field.name}", hints[field.name]
         if dataclasses.is_dataclass(hint):
-            arguments[field.name] = _build(typing.cast(type, hint), values, f"{key}.")
+            arguments[field.name] = _build(typing.cast(type, hint), values, f"{key}.", field)
         elif key in values:
             source, value = values[key]
             arguments[field.name] = _checked(_convert(value, hint, source), field.metadata, source)
-    return cls(**arguments)
+    if section is None or section.default_factory is dataclasses.MISSING:
+        return cls(**arguments)
+    default: T = section.default_factory()
+    return typing.cast(T, dataclasses.replace(typing.cast(Any, default), **arguments))
 
 
 def _checked(value: Any, bounds: Mapping[str, Any], source: str) -> Any:

@@ -55,12 +55,12 @@ class SequenceServicer:
 
     async def track(self, requests: AsyncIterator[pb.TrackRequest], call: Call) -> AsyncIterator[pb.TrackResponse]:
         """Answers every step as it comes."""
+        call.stage = "stream"
         first = await self._leaving.next(requests)
         if first is None:
             return
         model, pipeline = self._tracking(first.model)
         stream = Stream(model, pipeline, first, self._settings)
-        call.stage = "stream"
         call.fields["model"] = f"{model.name}:{model.version}"
         request: pb.TrackRequest | None = first
         try:
