@@ -2,8 +2,9 @@
 
 import pytest
 
-from trivium.client.results import Model, Served, Tensor, classification
+from trivium.client.results import Model, Served, Tensor, classification, forecast, track_answer
 from trivium.common.v1 import classes_pb2, model_pb2
+from trivium.sequence.v1 import sequence_pb2
 from trivium.vision.v1 import vision_pb2
 
 
@@ -34,7 +35,7 @@ def test_a_classification_names_its_best_class() -> None:
             classes_pb2.RankedClass(label="one", index=1, probability=0.25),
         ]
     )
-    answer = classification(message, Served(model="digits-cnn", version=1))
+    answer = classification(message.classes, Served(model="digits-cnn", version=1))
     assert (answer.label, answer.probability, answer.model, answer.version) == ("seven", 0.75, "digits-cnn", 1)
     assert [found.index for found in answer.classes] == [7, 1]
 
@@ -46,9 +47,27 @@ def test_a_model_carries_its_tensors_and_its_card() -> None:
         state=model_pb2.MODEL_STATE_UNLOADED,
         inputs=[model_pb2.TensorInfo(name="image", datatype="FP32", shape=[-1, 1, 28, 28])],
         card_json='{"accuracy": 0.99}',
+        stateful=True,
+        max_horizon=12,
+        max_steps=4096,
     )
     model = Model.of(info)
     assert not model.ready
     assert model.inputs == (Tensor("image", "FP32", (-1, 1, 28, 28)),)
     assert model.card == {"accuracy": 0.99}
+    assert (model.stateful, model.max_horizon, model.max_steps) == (True, 12, 4096)
     assert Model.of(model_pb2.ModelInfo(name="x")).card == {}
+
+
+def test_a_forecast_has_its_steps_and_who_made_it() -> None:
+    answer = forecast(sequence_pb2.ForecastResponse(values=[1.5, 2.5]), Served(model="sunspots-lstm", version=1))
+    assert (answer.values, answer.model) == ((1.5, 2.5), "sunspots-lstm")
+
+
+def test_the_answer_to_a_step_has_its_classes_or_values_and_the_state() -> None:
+    classes = [classes_pb2.RankedClass(label="7", index=7, probability=0.75)]
+    ranked = track_answer(sequence_pb2.TrackResponse(step=3, classes=classes, state=b"state"), "digits-rnn:1")
+    assert (ranked.step, ranked.label, ranked.probability, ranked.values) == (3, "7", 0.75, ())
+    assert (ranked.state, ranked.model) == (b"state", "digits-rnn:1")
+    valued = track_answer(sequence_pb2.TrackResponse(step=4, values=[0.5]), "sunspots-lstm:1")
+    assert (valued.classes, valued.values, valued.state) == ((), (0.5,), b"")

@@ -2,7 +2,8 @@
 
 from trivium.client.client import DEFAULT_ADDRESS, Client
 from trivium.client.errors import FieldViolation, TriviumCallError
-from trivium.client.results import Classification, Embedding, Model, RankedClass, Served, Tensor
+from trivium.client.results import Classification, Embedding, Forecast, Model, RankedClass, Served, Tensor, TrackAnswer
+from trivium.client.tracker import Tracker
 
 __all__ = [
     "DEFAULT_ADDRESS",
@@ -10,9 +11,12 @@ __all__ = [
     "Client",
     "Embedding",
     "FieldViolation",
+    "Forecast",
     "Model",
     "RankedClass",
     "Served",
     "Tensor",
+    "TrackAnswer",
+    "Tracker",
     "TriviumCallError",
 ]

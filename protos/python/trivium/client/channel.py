@@ -38,19 +38,43 @@ class Channel:
 
         Raises:
             TriviumCallError: the stream ended with an error.
+            Exception: what `requests` raised, after the responses to those before it.
         """
         method = self._channel.stream_stream(path, _bytes, response.FromString)
-        call = method(requests, timeout=timeout_s, metadata=self._metadata)
+        source = _Source(requests)
+        call = method(source, timeout=timeout_s, metadata=self._metadata)
         try:
             yield from call
         except grpc.RpcError as error:
             raise TriviumCallError.of(error) from None
         finally:
             call.cancel()
+        if source.error is not None:
+            raise source.error
 
     def close(self) -> None:
         """Ends the connection and the calls on it."""
         self._channel.close()
+
+
+class _Source(Iterator[Message]):
+    """The requests of one stream. An error in making one ends them; `error` then says which.
+
+    gRPC iterates in a thread of its own, where an exception would be lost.
+    """
+
+    def __init__(self, requests: Iterator[Message]) -> None:
+        self.error: Exception | None = None
+        self._requests = requests
+
+    def __next__(self) -> Message:
+        try:
+            return next(self._requests)
+        except StopIteration:
+            raise
+        except Exception as error:
+            self.error = error
+            raise StopIteration from None
 
 
 def _bytes(message: Message) -> bytes:

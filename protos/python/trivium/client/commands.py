@@ -19,11 +19,12 @@ from trivium.client.results import Classification, Model
 Command = TypeVar("Command", bound=Callable[..., None])
 
 SOME_FAILED, UNREACHABLE = 1, 3  # exit codes; click's own 2 is wrong usage
+TIMEOUT_S = 10.0
 
 
-def server_options(command: Command) -> Command:
-    """The options of every command that asks a server."""
-    address = click.option(
+def address_option(command: Command) -> Command:
+    """Which server to ask."""
+    return click.option(
         "--address",
         envvar="TRIVIUM_ADDRESS",
         default=DEFAULT_ADDRESS,
@@ -31,23 +32,33 @@ def server_options(command: Command) -> Command:
         show_default=True,
         show_envvar=True,
         help="The server to ask.",
-    )
+    )(command)
+
+
+def server_options(command: Command) -> Command:
+    """The options of every command that asks a server and prints its answer."""
     timeout = click.option(
         "--timeout",
         "timeout_s",
         type=click.FloatRange(min=0.001),
         metavar="SECONDS",
-        default=10.0,
+        default=TIMEOUT_S,
         show_default=True,
         help="Longest wait for one call.",
     )
     as_document = click.option("--json", "as_document", is_flag=True, help="Print JSON.")
-    return address(timeout(as_document(command)))
+    return address_option(timeout(as_document(command)))
+
+
+def model_option(command: Command) -> Command:
+    """Which model to ask."""
+    text = "NAME, NAME:VERSION or NAME@LABEL.  [default: the service's]"
+    return click.option("--model", default="", metavar="NAME", help=text)(command)
 
 
 @click.command()
 @click.argument("images", nargs=-1, required=True)
-@click.option("--model", default="", metavar="NAME", help="NAME, NAME:VERSION or NAME@LABEL.  [default: the service's]")
+@model_option
 @click.option(
     "--top-k", type=click.IntRange(1, 100), default=None, help="Classes to print for each image.  [default: 1]"
 )
@@ -133,6 +144,8 @@ def _describe(model: Model, as_document: bool) -> None:
     rows += [("task", task), ("state", state), ("default", default or "no"), ("labels", labels)]
     for kind, tensors in (("input", model.inputs), ("output", model.outputs)):
         rows += [(kind, f"{tensor.name} {tensor.datatype} {list(tensor.shape)}") for tensor in tensors]
+    limits = [("longest horizon", model.max_horizon), ("most steps", model.max_steps)]
+    rows += [(limit, str(steps)) for limit, steps in limits if steps]
     rows += [("classes", ", ".join(model.classes)), ("digest", model.digest)]
     rows += _lines("", model.card)
     table(("field", "value"), [row for row in rows if row[1]], elastic="value")
@@ -177,7 +190,7 @@ def _status(client: Client, name: str) -> str:
 
 
 @contextmanager
-def connection(address: str, timeout_s: float) -> Iterator[Client]:
+def connection(address: str, timeout_s: float = TIMEOUT_S) -> Iterator[Client]:
     """A client for one command; a call that fails ends the command with words for people."""
     try:
         client = Client(address, timeout_s=timeout_s)

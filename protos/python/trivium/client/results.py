@@ -1,11 +1,12 @@
 """What the SDK's calls return: frozen dataclasses, made from messages and trailing metadata."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from trivium.common.v1 import model_pb2
+from trivium.common.v1 import classes_pb2, model_pb2
+from trivium.sequence.v1 import sequence_pb2
 from trivium.vision.v1 import vision_pb2
 
 Trailers = Mapping[str, str]
@@ -48,7 +49,7 @@ class RankedClass:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Classification(Served):
-    """The most probable classes of one image, best first.
+    """The most probable classes of one image or series, best first.
 
     Answers of `classify_many` share one call, whose trailing metadata cannot speak of single images: there the fields
     of Served keep their defaults.
@@ -72,6 +73,34 @@ class Embedding(Served):
     """The vector of one image; its length depends on the model."""
 
     values: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forecast(Served):
+    """The steps that follow a series, one after the other, in its unit."""
+
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrackAnswer:
+    """The answer to one step of a live series."""
+
+    step: int  # 1 for the first step of the series; a resumed one goes on counting
+    classes: tuple[RankedClass, ...]  # best first; only of models that classify
+    values: tuple[float, ...]  # of other models; where they forecast, the next steps up to the longest horizon
+    state: bytes  # the series' state after this step, if it was asked for and the step is the last one of its message
+    model: str  # the bundle that answers, as "name:version"
+
+    @property
+    def label(self) -> str:
+        """The most probable class; of models that classify."""
+        return self.classes[0].label
+
+    @property
+    def probability(self) -> float:
+        """The probability of the most probable class, in [0, 1]."""
+        return self.classes[0].probability
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +128,9 @@ class Model:
     max_batch_size: int  # 0: the first dimension is no batch
     is_default: bool  # whether an empty model name means this one
     digest: str
+    stateful: bool  # whether it keeps state between the calls of a sequence
+    max_horizon: int  # longest horizon of its forecasts in steps; 0: it does not forecast
+    max_steps: int  # steps that one series or stream may have; 0: it takes no series
     description: str
     card: Mapping[str, Any]  # training data, held-out metrics, limits; empty in lists
 
@@ -118,22 +150,42 @@ class Model:
             max_batch_size=info.max_batch_size,
             is_default=info.is_default,
             digest=info.digest,
+            stateful=info.stateful,
+            max_horizon=info.max_horizon,
+            max_steps=info.max_steps,
             description=info.description,
             card=json.loads(info.card_json) if info.card_json else {},
         )
 
 
-def classification(message: vision_pb2.ClassifyResponse, served: Served) -> Classification:
-    """The answer to one image."""
-    return Classification(
-        classes=tuple(RankedClass(found.label, found.index, found.probability) for found in message.classes),
-        **_fields(served),
-    )
+def classification(classes: Iterable[classes_pb2.RankedClass], served: Served) -> Classification:
+    """The answer to one image or series."""
+    return Classification(classes=_ranked(classes), **_fields(served))
 
 
 def embedding(message: vision_pb2.EmbedResponse, served: Served) -> Embedding:
     """The vector of one image."""
     return Embedding(values=tuple(message.values), **_fields(served))
+
+
+def forecast(message: sequence_pb2.ForecastResponse, served: Served) -> Forecast:
+    """The steps that follow a series."""
+    return Forecast(values=tuple(message.values), **_fields(served))
+
+
+def track_answer(message: sequence_pb2.TrackResponse, model: str) -> TrackAnswer:
+    """The answer to one step of a stream that `model` answers."""
+    return TrackAnswer(
+        step=message.step,
+        classes=_ranked(message.classes),
+        values=tuple(message.values),
+        state=message.state,
+        model=model,
+    )
+
+
+def _ranked(classes: Iterable[classes_pb2.RankedClass]) -> tuple[RankedClass, ...]:
+    return tuple(RankedClass(found.label, found.index, found.probability) for found in classes)
 
 
 def _fields(served: Served) -> dict[str, Any]:

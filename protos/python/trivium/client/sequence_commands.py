@@ -1,0 +1,170 @@
+"""The subcommands of `trivium` that ask about series of numbers: track, forecast."""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TypeVar
+
+import click
+from rich.console import Console
+
+from trivium.client.chart import forecast_curves
+from trivium.client.commands import SOME_FAILED, address_option, connection, model_option, server_options
+from trivium.client.live import SHOWN, LiveChart, Printed, picture, width
+from trivium.client.output import as_json, complain, table
+from trivium.client.results import Forecast, Model
+from trivium.client.series import ColumnError, SeriesError, messages, opened
+
+Command = TypeVar("Command", bound=Callable[..., None])
+
+INTERRUPTED = 130  # exit code, as a shell gives it
+CHARTED = 10  # classes to ask for where a chart shows how they change
+
+
+def series_options(command: Command) -> Command:
+    """Where a series comes from."""
+    file = click.argument("file", default="-", metavar="[FILE]")
+    text = "Column to read, by its name in the header; again for a step of several."
+    return file(click.option("--column", "columns", multiple=True, metavar="NAME", help=text)(command))
+
+
+@click.command()
+@series_options
+@model_option
+@click.option("--top-k", type=click.IntRange(1, 100), default=None, help="Classes in each answer.  [default: 1]")
+@click.option("--resume", type=click.Path(path_type=Path), metavar="FILE", help="Go on from the state in FILE.")
+@click.option("--save-state", type=click.Path(path_type=Path), metavar="FILE", help="Leave the last state in FILE.")
+@click.option("--json", "as_document", is_flag=True, help="Print JSON, one line an answer.")
+@address_option
+def track(
+    file: str,
+    columns: tuple[str, ...],
+    model: str,
+    top_k: int | None,
+    resume: Path | None,
+    save_state: Path | None,
+    as_document: bool,
+    address: str,
+) -> None:
+    """Reads a series step by step, and says at each step what the model makes of it so far.
+
+    FILE, or standard input, has numbers in lines, with commas or blanks between them; the first line may be a header.
+    Lines are read as they come: `tail -f LOG | trivium track` answers each of them at once. On a terminal a chart
+    follows the series. Exits with 0, 1 if the stream failed or FILE holds something else, 2 for wrong usage, 3 if no
+    server answered; the state is saved anyway.
+    """
+    with reading(file), connection(address) as client, opened(file) as read, saved(save_state) as keep:
+        state = keep(resume.read_bytes() if resume else b"")
+        if resume and not state:
+            raise SeriesError(f"{resume} holds no state")
+        charted = not as_document and sys.stdout.isatty() and not (file == "-" and sys.stdin.isatty())
+        with LiveChart(Console(), client.model) if charted else Printed(as_document) as shown:
+            answers = client.track(
+                shown.recorded(messages(read, columns)),
+                model,
+                top_k=top_k or (CHARTED if charted else None),
+                resume_state=state,
+                return_state=save_state is not None,
+            )
+            for answer in answers:
+                keep(answer.state)
+                shown.show(answer)
+
+
+@contextmanager
+def saved(path: Path | None) -> Iterator[Callable[[bytes], bytes]]:
+    """Keeps the last state that is given to it, and writes it to the file at the end, however that comes.
+
+    Raises:
+        SeriesError: the end has come, and no state.
+        OSError: the file cannot be written.
+    """
+    last = b""
+
+    def keep(state: bytes) -> bytes:
+        nonlocal last
+        last = state or last
+        return last
+
+    try:
+        yield keep
+    finally:
+        if path is not None and last:
+            made = path.with_name(f"{path.name}.{os.getpid()}")
+            made.write_bytes(last)
+            made.replace(path)  # at no moment half a state
+    if path is not None and not last:
+        raise SeriesError("nothing was answered, so there is no state to save")
+
+
+@click.command()
+@series_options
+@click.option("--horizon", type=click.IntRange(min=1), default=None, help="Steps to forecast.  [default: the longest]")
+@model_option
+@server_options
+def forecast(
+    file: str,
+    columns: tuple[str, ...],
+    horizon: int | None,
+    model: str,
+    as_document: bool,
+    timeout_s: float,
+    address: str,
+) -> None:
+    """Says how a series goes on.
+
+    FILE, or standard input, has the series so far: numbers in lines, with commas or blanks between them; the first line
+    may be a header. Exits with 0, 1 if there is no forecast, 2 for wrong usage, 3 if no server answered.
+    """
+    with reading(file), connection(address, timeout_s) as client, opened(file) as read:
+        values = [number for message in messages(read, columns) for number in message]
+        started = time.perf_counter()
+        answer = client.forecast(values, horizon, model)
+        ms = (time.perf_counter() - started) * 1e3
+        if as_document:
+            as_json({"file": file, **asdict(answer), "ms": round(ms, 3)})
+        else:
+            _show(client.model(f"{answer.model}:{answer.version}"), values, answer)
+
+
+def _show(model: Model, values: list[float], answer: Forecast) -> None:
+    size = width(model)
+    steps = [answer.values[start : start + size] for start in range(0, len(answer.values), size)]
+    if not sys.stdout.isatty():
+        titles = ["value"] if size == 1 else [f"value_{number}" for number in range(1, size + 1)]
+        table(
+            ["step", *titles], [(number, *map("{:.7g}".format, step)) for number, step in enumerate(steps, 1)], "step"
+        )
+        return
+    series = list(enumerate(values[::size], 1))[-SHOWN:]
+    curves = forecast_curves(series, [step[0] for step in steps])
+    console = Console(highlight=False)
+    title = f"{model.name}:{model.version}, {len(steps)} steps ahead"
+    console.print(picture(title, curves, console.size.width, console.size.height - 1))
+    console.print("   ".join(" ".join(map("{:.5g}".format, step)) for step in steps))
+
+
+@contextmanager
+def reading(file: str) -> Iterator[None]:
+    """Says in words for people why a series could not be read, and ends the command."""
+    try:
+        yield
+    except BrokenPipeError:  # whoever read the answers has left
+        raise
+    except ColumnError as error:
+        raise click.UsageError(_words(file, error)) from error
+    except (SeriesError, OSError) as error:
+        complain(_words(file, error))
+        sys.exit(SOME_FAILED)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
+
+def _words(file: str, error: SeriesError | OSError) -> str:
+    if isinstance(error, OSError):
+        return f"{error.filename or file}: {error.strerror or error}"
+    return f"{'standard input' if file == '-' else file}: {error}"
