@@ -50,7 +50,7 @@ def track(
     as_document: bool,
     address: str,
 ) -> None:
-    """Reads a series step by step, and says at each step what the model makes of it so far.
+    """Answers a series step by step, as it comes.
 
     FILE, or standard input, has numbers in lines, with commas or blanks between them; the first line may be a header.
     Lines are read as they come: `tail -f LOG | trivium track` answers each of them at once. On a terminal a chart
