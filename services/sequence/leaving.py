@@ -1,7 +1,7 @@
 """Leaving: ends the waits of all streams for their next message when the instance goes."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import TypeVar
 
 from services.kit.errors import Draining
@@ -22,6 +22,17 @@ class Leaving:
         now = asyncio.get_running_loop().time()
         for wait in self._waits:
             wait.reschedule(now)
+
+    async def messages(self, first: Message, others: AsyncIterator[Message]) -> AsyncGenerator[Message, None]:
+        """The first message and all that follow.
+
+        Raises:
+            Draining: the instance is leaving.
+        """
+        message: Message | None = first
+        while message is not None:
+            yield message
+            message = await self.next(others)
 
     async def next(self, messages: AsyncIterator[Message]) -> Message | None:
         """The stream's next message; None after its last one.

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from google.protobuf.descriptor import ServiceDescriptor
 
+from services.kit.ahead import ahead
 from services.kit.call import Call
 from services.kit.errors import InvalidField, TriviumError, UnsupportedByModel
 from services.kit.inference import ranking
@@ -21,6 +22,9 @@ from services.sequence.stream import Stream
 from trivium.sequence.v1 import sequence_pb2 as pb
 
 DEFAULT_TOP_K = 5
+# Of one stream. The next step must be at hand when the last one has been computed, so that all streams share its run;
+# and it need not wait until the last answer has been written.
+READ_AHEAD, COMPUTED_AHEAD = 2, 2
 
 
 class SequenceServicer:
@@ -62,17 +66,16 @@ class SequenceServicer:
         model, pipeline = self._tracking(first.model)
         stream = Stream(model, pipeline, first, self._settings)
         call.fields["model"] = f"{model.name}:{model.version}"
-        request: pb.TrackRequest | None = first
+        messages = ahead(self._leaving.messages(first, requests), READ_AHEAD)
+        windows = ahead(stream.windows(messages, call.deadline), COMPUTED_AHEAD)
         try:
-            while request is not None:
-                async with contextlib.aclosing(stream.answers(request, call.deadline)) as answers:
-                    async for answer in answers:
+            async with contextlib.aclosing(windows):
+                async for window in windows:
+                    for answer in window:
                         yield answer
-                request = await self._leaving.next(requests)
-                if request is not None:
-                    stream.check_later(request)
+                        stream.answered = answer.step
         except TriviumError as error:
-            error.metadata.setdefault("step", str(stream.step))
+            error.metadata.setdefault("step", str(stream.answered))
             raise
         finally:
             stream.report(call)

@@ -1,5 +1,6 @@
 """Stream: one Track call: where it is, what it answers, what it cost."""
 
+import contextlib
 from collections.abc import AsyncGenerator
 
 from services.kit.call import Call
@@ -39,17 +40,12 @@ class Stream:
         self._state = StreamState.fresh(width)
         if first.resume_state:
             self._state = unpacked(first.resume_state, self._digest, width, "resume_state")
-        self._begun = self._state.step
-        self._answered = self._state.step
+        self._begun = self._computed = self._state.step
+        self.answered = self._begun  # the last step whose answer went out; kept by whoever sends them
         self._queue_s = self._compute_s = 0.0
         self._largest_batch = 0
 
-    @property
-    def step(self) -> int:
-        """The last step that was answered."""
-        return self._answered
-
-    def check_later(self, request: pb.TrackRequest) -> None:
+    def _check_later(self, request: pb.TrackRequest) -> None:
         """Whether a message can come after the first one.
 
         Raises:
@@ -69,36 +65,50 @@ class Stream:
                 value=f"{len(request.resume_state)} bytes",
             )
 
-    async def answers(self, request: pb.TrackRequest, deadline: Deadline) -> AsyncGenerator[pb.TrackResponse, None]:
-        """The answer to each step of a message, in order."""
+    async def windows(
+        self, requests: AsyncGenerator[pb.TrackRequest, None], deadline: Deadline
+    ) -> AsyncGenerator[list[pb.TrackResponse], None]:
+        """The answers to all steps of all messages, in order, a list for each run of the engine."""
+        first = True
+        async with contextlib.aclosing(requests):
+            async for request in requests:
+                if not first:
+                    self._check_later(request)
+                first = False
+                async with contextlib.aclosing(self._windows(request, deadline)) as windows:
+                    async for window in windows:
+                        yield window
+
+    async def _windows(
+        self, request: pb.TrackRequest, deadline: Deadline
+    ) -> AsyncGenerator[list[pb.TrackResponse], None]:
+        """The answers to the steps of one message."""
         x = self._pipeline.series(request.values)
         self._check_length(len(x))
-        left = len(x)
+        last = self._state.step + len(x)
         windows = advance(self._model, self._state, x, deadline, self._settings.window_steps, admitted=True)
-        async for window in windows:
-            self._add(window)
-            said = self._pipeline.said(window.arrays)
-            for row in said:
-                left -= 1
-                answer = self._answer(row)
-                if self._return_state and not left:
-                    answer.state = self._state.packed(self._digest)
-                yield answer
+        async with contextlib.aclosing(windows):
+            async for window in windows:
+                self._add(window)
+                answers = [self._answer(said) for said in self._pipeline.said(window.arrays)]
+                if self._return_state and self._state.step == last:
+                    answers[-1].state = self._state.packed(self._digest)
+                yield answers
 
     def report(self, call: Call) -> None:
         """Tells the call's trailers, stage times and log line what the stream cost, and how many steps it answered."""
-        call.fields["steps"] = self._answered - self._begun
+        call.fields["steps"] = self.answered - self._begun
         self._model.report(Output({}, self._queue_s, self._compute_s, self._largest_batch), call)
 
     def _answer(self, said: Array) -> pb.TrackResponse:
-        answer = pb.TrackResponse(step=self._answered + 1)
+        self._computed += 1
+        answer = pb.TrackResponse(step=self._computed)
         if self._pipeline.classifies:
             answer.classes.extend(ranking.encoded(self._pipeline.rank(said, self._top_k)))
         else:
             answer.values.extend(self._pipeline.values(said))
-        if self._answered == self._begun:
+        if self._computed == self._begun + 1:
             answer.model = f"{self._model.name}:{self._model.version}"
-        self._answered += 1
         return answer
 
     def _add(self, window: Output) -> None:

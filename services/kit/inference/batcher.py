@@ -73,7 +73,7 @@ class Batcher:
         )
         self._line = WaitingLine(self._max_rows, settings.max_wait_ms / 1e3)
         self._slack = Slack()
-        self._closed = self._broken = False
+        self._closed = self._broken = self._waking = False
         self._thread = threading.Thread(target=self._work, name="batcher", daemon=True)
         self._log = structlog.get_logger()
 
@@ -132,6 +132,9 @@ class Batcher:
         shape = tuple([inputs[name].shape[1:] for name in self._runner.names]) if self._batched else ()
         job = Job(inputs, rows, shape, deadline, self._loop.create_future(), now, estimate_s, steps)
         self._line.add(job)
+        if not self._waking:
+            self._waking = True
+            self._loop.call_soon(self._wake)
         try:
             return await job.answer
         except asyncio.CancelledError:  # the caller has left: its place is free at once
@@ -188,6 +191,11 @@ class Batcher:
                 limit_ms=f"{remaining_s * 1e3:.1f}",
                 value_ms=f"{wait_s * 1e3:.1f}",
             )
+
+    def _wake(self) -> None:
+        """Tells the thread of all items of this turn of the loop at once, so that the first one does not go alone."""
+        self._waking = False
+        self._line.wake()
 
     async def _close(self) -> None:
         self._closed = True

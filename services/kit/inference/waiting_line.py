@@ -30,10 +30,14 @@ class WaitingLine:
         return dict(self._rows)
 
     def add(self, job: Job) -> None:
-        """Appends a job."""
+        """Appends a job. Who waits in `take` learns of it by `wake`."""
         with self._changed:
             self._jobs[job] = None
             self._rows[job.steps] += job.rows
+
+    def wake(self) -> None:
+        """Lets `take` look at what was added."""
+        with self._changed:
             self._changed.notify()
 
     def remove(self, job: Job) -> bool:
