@@ -1,19 +1,23 @@
-"""The SDK's and the command's series against a real gRPC server whose answers the tests can tell."""
+"""Series with the SDK and the command: a server whose answers the tests can tell, then a real suite."""
 
+import asyncio
 import json
 import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
+import pytest_asyncio
 from click.testing import CliRunner
 
-from tests.harness import free_port
+from tests.harness import Suite, free_port, serving
+from tests.recurrent import recurrent_bundle
 from tests.sequence_server import BAD, STATE, SequenceServer
 from trivium.client import Client, TriviumCallError
 from trivium.client.sequence_commands import forecast, track
@@ -228,3 +232,85 @@ def test_the_command_forecasts_a_column(server: SequenceServer, tmp_path: Path) 
     assert [list(request.values) for request in server.requests] == [[5, 11], [5, 11]]
     wrong = run(forecast, file, "--horizon", "0", *options)
     assert (wrong.exit_code, "--horizon" in wrong.stderr) == (2, True)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def addresses(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[list[str]]:
+    """Where a gateway and its two sequence instances listen; they serve "digits" and, two numbers wide, "walk"."""
+    folder = tmp_path_factory.mktemp("suite")
+    bundles = folder / "bundles"
+    recurrent_bundle(bundles, "digits", cell="rnn", hidden=8, classes=10)
+    recurrent_bundle(bundles, "walk", cell="lstm", hidden=8, width=2, horizon=4)
+    async with Suite.open(folder) as suite:
+        gateway, *instances = await asyncio.gather(
+            suite.start_gateway(),
+            suite.start("sequence", "sequence-1", BUNDLES_DIR=bundles, DEFAULT_MODEL="digits"),
+            suite.start("sequence", "sequence-2", BUNDLES_DIR=bundles, DEFAULT_MODEL="digits"),
+        )
+        await serving(gateway.address, "model/walk")
+        yield [gateway.address, *(instance.address for instance in instances)]
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_real_service_says_the_same_of_a_series_whole_and_step_by_step(addresses: list[str]) -> None:
+    series = [float(value) for value in range(-8, 8)]
+
+    def ask() -> None:
+        with Client(addresses[0]) as client:
+            whole = client.classify_series(series, top_k=10)
+            *_, last = client.track(series, top_k=10)
+            assert (last.step, last.classes, last.model) == (16, whole.classes, f"{whole.model}:{whole.version}")
+            steps = np.array(series, np.float32).reshape(8, 2)
+            (*_, end), continued = client.track([steps[:3], steps[3:]], "walk"), client.forecast(steps, model="walk")
+            assert (end.step, end.values) == (8, continued.values)
+            assert client.forecast(steps, 1, "walk").values == continued.values[:2]
+
+    await asyncio.to_thread(ask)
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_series_goes_on_at_another_instance_from_its_state(addresses: list[str]) -> None:
+    def ask() -> None:
+        gateway, first, second = (Client(address) for address in addresses)
+        with gateway, first, second:
+            unbroken = list(gateway.track([1, 2, 3, 4], top_k=10))
+            with first.tracker(top_k=10) as tracker:
+                before = tracker.send([1, 2])
+            with second.tracker(top_k=10, resume_state=tracker.state) as tracker:
+                after = tracker.send([3, 4])
+            assert [answer.classes for answer in (*before, *after)] == [answer.classes for answer in unbroken]
+            assert [answer.step for answer in after] == [3, 4]
+            with pytest.raises(TriviumCallError) as caught:
+                next(gateway.track([[1, 2]], "walk", resume_state=tracker.state))
+            assert caught.value.reason == "STATE_MISMATCH"
+
+    await asyncio.to_thread(ask)
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_model_says_how_far_it_goes_and_what_it_cannot_do(addresses: list[str]) -> None:
+    def ask() -> None:
+        with Client(addresses[0]) as client:
+            model = client.model("walk")
+            assert (model.stateful, model.max_horizon, model.max_steps) == (True, 4, 4096)
+            for call in (lambda: client.classify_series([1, 2], "walk"), lambda: client.forecast([1], model="digits")):
+                with pytest.raises(TriviumCallError) as caught:
+                    call()
+                assert caught.value.reason == "UNSUPPORTED_BY_MODEL"
+            with pytest.raises(TriviumCallError) as caught:
+                next(client.track(iter(lambda: 1, 0), "nothing"))  # known before the first number comes
+            assert caught.value.reason == "MODEL_NOT_FOUND"
+
+    await asyncio.to_thread(ask)
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_the_command_prints_what_a_real_service_says(addresses: list[str], tmp_path: Path) -> None:
+    file = written(tmp_path, "a,b\n1,2\n3,4\n")
+    options = ("--model", "walk", "--column", "a", "--column", "b", "--address", addresses[0])
+    titles, *steps = (await asyncio.to_thread(run, forecast, file, *options)).stdout.splitlines()
+    assert (titles, [step.split("\t")[0] for step in steps]) == ("step\tvalue_1\tvalue_2", ["1", "2", "3", "4"])
+    answers = (await asyncio.to_thread(run, track, file, "--json", *options)).stdout.splitlines()
+    last = json.loads(answers[-1])
+    assert last["step"] == 2
+    assert [f"{value:.7g}" for value in last["values"]] == [cell for step in steps for cell in step.split("\t")[1:]]

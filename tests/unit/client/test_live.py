@@ -60,7 +60,7 @@ def shown(described: Model, answers: Iterator[TrackAnswer], numbers: list[list[f
 
 def test_a_chart_of_classes_has_a_line_of_names_and_leaves_room_on_the_terminal() -> None:
     found = shown(model(1, 0), (answer(step, label="seven") for step in range(1, 65)), [[0.0] * 64])
-    assert found[0] == "model:1, step 64   ━ seven 75.0%   ━ other 25.0%"
+    assert found[0] == "model:1, step 64  ━ seven 75.0%  ━ other 25.0%"
     assert (len(found), {len(line) for line in found[1:]}) == (19, {80})
 
 
@@ -80,7 +80,7 @@ def test_a_chart_of_a_forecast_has_the_numbers_that_were_sent(width: int, horizo
 
 def test_a_model_that_neither_classifies_nor_forecasts_shows_its_values() -> None:
     found = shown(model(1, 0), (answer(step, values=(0.5,)) for step in (1, 2)), [[1.0, 2.0]])
-    assert found[0] == "model:1, step 2   ━ 0.5"
+    assert found[0] == "model:1, step 2  ━ 0.5"
 
 
 def test_a_chart_keeps_the_latest_steps_only() -> None:

@@ -125,7 +125,7 @@ def picture(
     """A chart below its title and the names of its curves; it leaves room for what is typed next."""
     heading = Text(title, style="bold", no_wrap=True, overflow="ellipsis")
     for curve in curves:
-        heading.append(f"   ━ {curve.name}", style=f"not bold color({curve.color})")
+        heading.append(f"  ━ {curve.name}", style=f"not bold color({curve.color})")
     return Group(heading, Text.from_ansi(drawn(curves, columns, min(TALLEST, lines - 4), limits)))
 
 

@@ -145,7 +145,7 @@ def _show(model: Model, values: list[float], answer: Forecast) -> None:
     console = Console(highlight=False)
     title = f"{model.name}:{model.version}, {len(steps)} steps ahead"
     console.print(picture(title, curves, console.size.width, console.size.height - 1))
-    console.print("   ".join(" ".join(map("{:.5g}".format, step)) for step in steps))
+    console.print("   ".join(" ".join(map("{:.4g}".format, step)) for step in steps))
 
 
 @contextmanager
