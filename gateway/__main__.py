@@ -12,6 +12,7 @@ from gateway.metrics import GatewayMetrics
 from gateway.model_service import ModelServicer
 from gateway.oip import OipServicer
 from gateway.readiness import Readiness
+from gateway.resume.track import Track
 from gateway.retries import Budget, Retries
 from gateway.routes import Routes
 from gateway.settings import GatewaySettings
@@ -39,6 +40,7 @@ async def main(settings: GatewaySettings) -> None:
     retries = Retries(settings.retries, Budget(settings.retries, time.monotonic), metrics)
     dispatch = Dispatch(retries, fleet.outliers, metrics, random.Random())
     forwarder = Forwarder(methods, routes, dispatch)
+    track = Track(routes, dispatch, settings.resume)
     async with (
         fleet.running(),
         catalog.running(),
@@ -47,13 +49,13 @@ async def main(settings: GatewaySettings) -> None:
             settings,
             registry,
             [ModelServicer(catalog), OipServicer(catalog)],
-            tables=[StreamInfer(routes, dispatch, settings.streams).methods()],
+            tables=[StreamInfer(routes, dispatch, settings.streams).methods(), track.methods()],
             fallback=forwarder.method,
             pool=methods.pool,
             names=lambda: [name for service in routes.services for name in methods.services(service)],
         ) as server,
         Watcher.open(settings.consul, registry, fleet.changed) as watcher,
-        Drain(None, server, settings.drain_s),
+        Drain(None, server, settings.drain_s, [track.hand_over]),
         Readiness.follow(fleet, catalog, methods, server, watcher),
     ):
         await shutdown_signal()

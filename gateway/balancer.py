@@ -1,12 +1,22 @@
 """Picks one endpoint of a route: the less busy of two random ones."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from random import Random
 
 from gateway.endpoint import Endpoint
 
 
-def pick(endpoints: Sequence[Endpoint], rng: Random) -> Endpoint:
+def calls(endpoint: Endpoint) -> int:
+    """Calls in flight, without the live streams: those are mostly silent."""
+    return endpoint.in_flight - endpoint.streams
+
+
+def streams(endpoint: Endpoint) -> int:
+    """Live streams."""
+    return endpoint.streams
+
+
+def pick(endpoints: Sequence[Endpoint], rng: Random, load: Callable[[Endpoint], int] = calls) -> Endpoint:
     """The less busy of two random endpoints; at least one is given. Source: Mitzenmacher, IEEE TPDS 12(10), 2001."""
     count = len(endpoints)
     if count == 1:
@@ -14,7 +24,7 @@ def pick(endpoints: Sequence[Endpoint], rng: Random) -> Endpoint:
     first = int(rng.random() * count)
     second = (first + 1 + int(rng.random() * (count - 1))) % count
     one, other = endpoints[first], endpoints[second]
-    return one if one.in_flight <= other.in_flight else other
+    return one if load(one) <= load(other) else other
 
 
 def candidates(endpoints: Sequence[Endpoint], tried: Collection[Endpoint]) -> Sequence[Endpoint]:

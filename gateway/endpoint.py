@@ -30,6 +30,7 @@ class Endpoint:
         "models",
         "service",
         "state",
+        "streams",
         "upstream",
         "vanished_at",
     )
@@ -41,7 +42,8 @@ class Endpoint:
         self.vanished_at = 0.0  # instant on the fleet's clock, while the state is "vanished"
         self.last_resort = False  # its check fails, and so do all others of its service; fleet.py
         self.gone = False  # the fleet has let it go: its connection is closed when its last call has ended
-        self.in_flight = 0  # calls and inquiries
+        self.in_flight = 0  # calls, streams and inquiries
+        self.streams = 0  # live ones, which are mostly silent
         self.failures = self.ejections = 0  # in a row; outliers.py
         self.ejected = False
         self.digest: str | None = None  # models_digest of the instance when it was last asked for its models

@@ -45,3 +45,15 @@ class GatewayMetrics:
             "Streams to instances that broke and were opened again.",
             registry=registry,
         )
+        self.resumes = Counter(
+            "trivium_gateway_stream_resumes",
+            "Streams, and steps of sequences, that went on after an instance had failed them.",
+            ("method",),
+            registry=registry,
+        )
+        self.live_streams = Gauge(
+            "trivium_gateway_live_streams", "Streams whose state is kept here, open now.", registry=registry
+        )
+        self.live_sequences = Gauge(
+            "trivium_gateway_live_sequences", "Sequences whose state is kept here now.", registry=registry
+        )

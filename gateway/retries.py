@@ -31,14 +31,14 @@ def rule(failure: CallFailed, *, safe: Callable[[], bool], overloads: int) -> Ru
     if code == code_pb2.RESOURCE_EXHAUSTED:
         refused = failure.executed == "no" and retry_after_s(failure.status) is not None
         return "overloaded" if refused and overloads == 0 else None
-    if failure.executed == "no" and (code in LOST or _model_gone(failure)):
+    if failure.executed == "no" and (code in LOST or model_gone(failure)):
         return "not_executed" if failure.status.details else "not_sent"
     if code in LOST and failure.executed != "yes" and safe():
         return "safe"
     return None  # an answer that every other instance would give, or one that must not be asked for twice
 
 
-def _model_gone(failure: CallFailed) -> bool:
+def model_gone(failure: CallFailed) -> bool:
     """The instance has just unloaded what the catalog says that it has."""
     info = error_info(failure.status) if failure.status.code == code_pb2.NOT_FOUND else None
     return info is not None and info.reason == "MODEL_NOT_FOUND"

@@ -1,5 +1,7 @@
 """Routes: (Consul service or any, model, version) -> endpoints."""
 
+import asyncio
+import dataclasses
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -23,6 +25,29 @@ class Route:
     model: str  # "" is the service's default
     version: int | None  # None where the endpoints choose
     endpoints: tuple[Endpoint, ...]
+    stateful: bool = False  # the model keeps state between the steps of a sequence
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """One bundle, to the bit: what answers that have begun go on with."""
+
+    model: str
+    version: int
+    digest: str  # ModelInfo's; "" where it was not told
+
+    @classmethod
+    def of(cls, endpoint: Endpoint, model: str, version: int) -> "Pin":
+        """The bundle that the endpoint has under that name and version."""
+        digests = [found.digest for found in endpoint.models or () if (found.name, found.version) == (model, version)]
+        return cls(model, version, digests[0] if digests else "")
+
+    def on(self, endpoint: Endpoint) -> bool:
+        """Whether the endpoint has this very bundle, as far as is known."""
+        return endpoint.any_model or not self.digest or Pin.of(endpoint, self.model, self.version) == self
+
+    def __str__(self) -> str:
+        return f"{self.model}:{self.version}"
 
 
 @dataclass(slots=True)
@@ -63,6 +88,12 @@ class Group:
         version = wanted.version if wanted.version is not None else max(found, default=0)
         return version or None, [*found.get(version, ()), *self.any_model]
 
+    def stateful(self, name: str, version: int | None) -> bool:
+        """Whether that version keeps state between the steps of a sequence."""
+        endpoints = self.versions.get(name, {}).get(version or 0, ())
+        models = [model for endpoint in endpoints for model in endpoint.models or ()]
+        return any(model.stateful for model in models if (model.name, model.version) == (name, version))
+
 
 class Routes:
     """Swapped as a whole at each change; remembers every service and model that was ever seen."""
@@ -71,9 +102,12 @@ class Routes:
         self._groups: dict[str, Group] = {}
         self._typed: dict[tuple[str, str], Route] = {}
         self._named: dict[tuple[str, str], Route] = {}
+        self._pinned: dict[tuple[str, Pin], Route] = {}
         self._seen: set[Key] = set()
         self.answered = False  # whether discovery has told everything at least once
         self.services: set[str] = set()  # Consul services ever seen
+        self.stateful: set[str] = set()  # names of models that keep state in some version, ever seen
+        self.changed = asyncio.Event()  # set at the next change, when another one takes its place
 
     def publish(self, endpoints: Iterable[Endpoint], *, answered: bool) -> None:
         """The endpoints that count from now on."""
@@ -84,12 +118,16 @@ class Routes:
                 groups[endpoint.service].add(endpoint)
                 if not endpoint.any_model:
                     groups[ANY].add(endpoint)
-        self._groups, self._typed, self._named, self.answered = dict(groups), {}, {}, answered
+        self._groups, self._typed, self._named, self._pinned = dict(groups), {}, {}, {}
+        self.answered = answered
         for service, group in groups.items():
             for name, found in group.versions.items():
                 self._seen.add((service, name, None))
                 self._seen.update((service, name, version) for version in found)
             self._seen.update((service, name, label) for name, label in group.labels)
+            self.stateful.update(m.name for e in group.endpoints for m in e.models or () if m.stateful)
+        changed, self.changed = self.changed, asyncio.Event()
+        changed.set()
 
     def typed(self, service: str, model: str) -> Route:
         """The route of a typed call, whose field 1 is "name", "name:version", "name@label" or empty.
@@ -121,6 +159,23 @@ class Routes:
             _remember(self._named, (name, version), route)
         return route
 
+    def pinned(self, service: str, pin: Pin) -> Route:
+        """The route of what goes on with one very bundle.
+
+        Raises:
+            NoInstance: nobody has it now.
+        """
+        route = self._pinned.get((service, pin))
+        if route is None:
+            found = self._find(service, ModelName(pin.model, version=pin.version))
+            endpoints = tuple(endpoint for endpoint in found.endpoints if pin.on(endpoint))
+            if not endpoints:
+                raise NoInstance(f"the bundle that has begun as {pin} has no instance at the moment", model=str(pin))
+            route = dataclasses.replace(found, endpoints=endpoints)
+            if len(self._pinned) < MAX_CACHED:
+                self._pinned[service, pin] = route
+        return route
+
     def ready(self) -> bool:
         """Whether some instance takes calls."""
         return any(group.endpoints for group in self._groups.values())
@@ -135,7 +190,7 @@ class Routes:
         version, endpoints = group.find(wanted)
         if not endpoints:
             raise self._missing(service, wanted, group)
-        return Route(service, wanted.name, version, tuple(endpoints))
+        return Route(service, wanted.name, version, tuple(endpoints), group.stateful(wanted.name, version))
 
     def _missing(self, service: str, wanted: ModelName, group: Group) -> TriviumError:
         if not self.answered:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from services.kit.process import ProcessSettings
+from services.kit.sequences import SequenceLimits
 from services.kit.settings import setting
 from services.kit.transport.upstream import UpstreamSettings
 
@@ -46,6 +47,17 @@ class StreamSettings:
     idle_s: float = setting(0.5, low=0.01)  # after which a stream to an instance that waits for nothing is closed
 
 
+@dataclass(frozen=True, slots=True)
+class ResumeSettings:
+    """How streams and sequences go on elsewhere when the instance that has them dies or leaves."""
+
+    enabled: bool = True
+    timeout_s: float = setting(30.0, low=0)  # longest search for an instance that goes on, within the call's deadline
+    max_attempts: int = setting(8, low=1)  # in a row that break with a request and bring nothing: it may be the cause
+    # Inputs without an answer and state of one stream; at the limit the caller is not read any more.
+    max_bytes: int = setting(4 * 1024 * 1024, low=1)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewaySettings(ProcessSettings):
     """Settings of the gateway."""
@@ -57,3 +69,5 @@ class GatewaySettings(ProcessSettings):
     outliers: OutlierSettings = field(default_factory=OutlierSettings)
     catalog: CatalogSettings = field(default_factory=CatalogSettings)
     streams: StreamSettings = field(default_factory=StreamSettings)
+    resume: ResumeSettings = field(default_factory=ResumeSettings)
+    sequences: SequenceLimits = field(default_factory=SequenceLimits)

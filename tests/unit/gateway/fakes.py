@@ -34,11 +34,19 @@ Answer = Callable[[str, bytes], bytes]  # path, request -> response; raises Call
 
 
 def model(
-    name: str = "digits", version: int = 1, *, ready: bool = True, labels: tuple[str, ...] = ()
+    name: str = "digits",
+    version: int = 1,
+    *,
+    ready: bool = True,
+    labels: tuple[str, ...] = (),
+    digest: str = "",
+    stateful: bool = False,
 ) -> model_pb2.ModelInfo:
     """One version of a model."""
     state = model_pb2.MODEL_STATE_READY if ready else model_pb2.MODEL_STATE_UNLOADED
-    return model_pb2.ModelInfo(name=name, version=version, service="vision", state=state, labels=labels)
+    return model_pb2.ModelInfo(
+        name=name, version=version, service="vision", state=state, labels=labels, digest=digest, stateful=stateful
+    )
 
 
 def refused(error: TriviumError) -> CallFailed:
@@ -72,6 +80,7 @@ class FakeUpstream(Upstream):
         self.models: tuple[model_pb2.ModelInfo, ...] = (model(),)
         self.on_list: Callable[[], None] = lambda: None  # called when it is asked for its models
         self.seen: list[Seen] = []
+        self.initial: Metadata = ()  # of streams
         self.streamed: list[str] = []  # ids of what came on streams
         self.up, self.closed = True, False
         self.reached = asyncio.Event()
@@ -110,6 +119,9 @@ class FakeUpstream(Upstream):
             raise CallFailed(status_pb2.Status(code=code_pb2.UNIMPLEMENTED), (), "no")
         if self.follow is not None:
             async for answer in self.follow(requests):
+                if initial is not None:
+                    initial.extend(self.initial)
+                    initial = None
                 yield answer
         else:
             async for request in requests:

@@ -3,7 +3,7 @@
 from collections import Counter
 from random import Random
 
-from gateway.balancer import candidates, pick
+from gateway.balancer import candidates, pick, streams
 from tests.unit.gateway.fakes import endpoint
 
 
@@ -50,3 +50,12 @@ def test_a_further_attempt_goes_to_none_that_was_tried_and_to_none_that_is_eject
     bad.ejected = True
     assert list(candidates([tried, bad, fresh], [tried])) == [fresh]
     assert list(candidates([tried, bad], [tried])) == []
+
+
+def test_live_streams_do_not_make_an_instance_busy_for_calls() -> None:
+    many, few = endpoint("many"), endpoint("few")
+    many.in_flight, many.streams = 1000, 1000
+    few.in_flight = 1
+    rng = Random(1)
+    assert {pick([many, few], rng).id for _ in range(20)} == {"many"}
+    assert {pick([many, few], rng, streams).id for _ in range(20)} == {"few"}

@@ -4,7 +4,7 @@ import pytest
 
 from gateway.endpoint import Endpoint
 from gateway.methods import ANY
-from gateway.routes import Route, Routes
+from gateway.routes import Pin, Route, Routes
 from services.kit.errors import InvalidField, ModelNotFound, NoInstance, NotReady
 from tests.unit.gateway.fakes import VISION, endpoint, model
 
@@ -159,3 +159,35 @@ def test_a_change_of_the_endpoints_counts_for_names_that_were_asked_for_before()
     assert names(made.typed(VISION, "digits")) == {"old"}
     made.publish([OLD, NEW], answered=True)
     assert names(made.typed(VISION, "digits")) == {"new"}
+
+
+async def test_a_change_of_the_endpoints_wakes_those_who_wait_for_one() -> None:
+    made = routes(OLD)
+    changed = made.changed
+    assert not changed.is_set()
+    made.publish([OLD, NEW], answered=True)
+    assert changed.is_set()
+    assert not made.changed.is_set()
+
+
+def test_what_has_begun_is_pinned_to_its_bundle() -> None:
+    same = [endpoint(name, model(version=1, digest="d1"), model(version=2, digest="d3")) for name in ("a", "b")]
+    foreign = endpoint("foreign", model(version=1, digest="d2"))
+    found = routes(*same, foreign)
+    pin = Pin.of(same[0], "digits", 1)
+    assert pin == Pin("digits", 1, "d1")
+    for service in (VISION, ANY):
+        assert names(found.pinned(service, pin)) == {"a", "b"}
+    found.publish([foreign], answered=True)
+    with pytest.raises(NoInstance):
+        found.pinned(VISION, pin)
+    assert names(found.pinned(VISION, Pin("digits", 1, ""))) == {"foreign"}
+
+
+def test_a_route_says_whether_its_version_keeps_state() -> None:
+    mixed = endpoint("mixed", model(version=1, stateful=True), model(version=2))
+    found = routes(mixed, endpoint("plain", model("shapes")))
+    assert [found.named("digits", version).stateful for version in ("1", "2", "")] == [True, False, False]
+    assert found.stateful == {"digits"}
+    found.publish([], answered=True)
+    assert found.stateful == {"digits"}

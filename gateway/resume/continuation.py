@@ -1,0 +1,206 @@
+"""Continuation: the tries of one stream, or of one step of a sequence, that goes on where another instance left off."""
+
+import asyncio
+import contextlib
+import math
+import time
+from collections.abc import Callable
+
+import structlog
+from google.rpc import code_pb2
+
+from gateway import balancer
+from gateway.attempts import TRAILER, Dispatch
+from gateway.endpoint import Endpoint
+from gateway.failures import explained
+from gateway.resume.verdict import Verdict, verdict
+from gateway.routes import Pin, Route, Routes
+from gateway.settings import ResumeSettings
+from services.kit.call import Call, Metadata
+from services.kit.errors import NoInstance, NotReady, retry_after_s
+from services.kit.transport.upstream import CallFailed
+
+FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 0.05, 1.0
+ANSWER_S = 0.1  # before the caller's deadline, so that the caller hears why
+
+
+class Continuation:
+    """Goes on while there is time, from instance to instance; waits where there is none.
+
+    It is not bound by the budget for retries: one death with 200 streams is 200 resumes. What bounds it is time, and
+    how many instances break with the same request.
+
+    Args:
+        service: Consul service, or ANY.
+        route: finds the endpoints while no bundle is pinned.
+        pin: the bundle that the state so far belongs to; None while nothing was answered.
+        live: it is a stream that lasts long and is mostly silent.
+    """
+
+    def __init__(
+        self,
+        routes: Routes,
+        dispatch: Dispatch,
+        settings: ResumeSettings,
+        service: str,
+        route: Callable[[], Route],
+        call: Call,
+        pin: Pin | None = None,
+        live: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._routes, self._dispatch, self._settings = routes, dispatch, settings
+        self._service, self._route, self._call, self._clock = service, route, call, clock
+        self._live = live
+        self._tried: list[Endpoint] = []  # since the last answer
+        self._attempts = 0
+        self._since: float | None = None  # instant at which the first failure after the last answer was
+        self._begun = 0.0  # instant at which the search of now began
+        self._opened = 0.0  # instant at which the attempt of now began
+        self._again_at = -math.inf  # instant before which nobody is tried again
+        self._failures = 0  # in a row
+        self._broken = 0  # of those, the ones that may be the request's fault
+        self._finished = False
+        self.pin = pin
+        self.step: int | None = None  # the last one that the caller got; None where steps have no numbers
+        dispatch.retries.budget.calls += 1
+
+    async def pick(self) -> Endpoint:
+        """The endpoint of the next attempt, with one more call in flight. Waits for one as long as there is time.
+
+        Raises:
+            NoInstance: the time is over.
+            TriviumError: there is no such model.
+        """
+        self._call.stage = "route"
+        self._begun = self._clock()
+        while True:
+            changed = self._routes.changed
+            endpoints = self._endpoints()
+            if chosen := self._choice(endpoints):
+                break
+            now, limit = self._clock(), self._limit()
+            if now >= limit:
+                raise self._over()
+            until = min(limit, self._again_at) if endpoints else limit
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(until - now):
+                    await changed.wait()
+        load = balancer.streams if self._live else balancer.calls
+        endpoint = balancer.pick(chosen, self._dispatch.rng, load)
+        endpoint.in_flight += 1
+        endpoint.streams += self._live
+        self._attempts += 1
+        self._opened = self._clock()
+        self._call.stage, self._call.fields["endpoint"] = "forward", endpoint.id
+        return endpoint
+
+    def renew(self) -> None:
+        """Something was answered, or is asked for the first time: patience begins anew."""
+        if self._failures:
+            self._tried.clear()
+            self._failures = self._broken = 0
+            self._begun, self._since = self._clock(), None
+
+    def failed(self, endpoint: Endpoint, failure: CallFailed, *, asked: bool = True) -> None:
+        """The attempt failed. Returns if there is another one.
+
+        Args:
+            asked: an answer was due; a stream that only stands costs no patience.
+
+        Raises:
+            Exception: what the caller gets.
+        """
+        now = self._clock()
+        self._dismiss(endpoint, failure.status.code)
+        self._dispatch.outliers.failed(endpoint, failure)
+        found = verdict(failure)
+        if not asked and now - self._opened >= LONGEST_BACKOFF_S:
+            self.renew()
+        self._tried.append(endpoint)
+        self._broken += asked and found == "broken"
+        if not self._goes_on(found):
+            self._finish(failure.trailers)
+            raise explained(failure, endpoint) from None
+        if not self._failures or found == "broken":
+            self._dispatch.metrics.resumes.labels(self._call.method).inc()
+            structlog.get_logger().info("resuming", endpoint=endpoint.id, step=self.step, error=str(failure))
+        self._since = now if self._since is None else self._since
+        backoff_s = min(LONGEST_BACKOFF_S, FIRST_BACKOFF_S * 2.0 ** min(self._failures, 16))
+        jittered_s = backoff_s * (0.5 + self._dispatch.rng.random() / 2)  # the streams of one instance spread out
+        self._again_at = now + max(jittered_s, retry_after_s(failure.status) or 0.0 if found == "refused" else 0.0)
+        self._failures += 1
+
+    def succeeded(self, endpoint: Endpoint, trailers: Metadata) -> None:
+        """Everything was answered."""
+        self._dismiss(endpoint, code_pb2.OK)
+        self._dispatch.outliers.succeeded(endpoint)
+        self._finish(trailers)
+
+    def enough(self, endpoint: Endpoint, failure: CallFailed) -> None:
+        """The attempt failed after everything was answered."""
+        self._dismiss(endpoint, failure.status.code)
+        self._dispatch.outliers.failed(endpoint, failure)
+        self._finish(failure.trailers)
+
+    def left(self, endpoint: Endpoint | None) -> None:
+        """Nobody waits any more: neither for the attempt at `endpoint`, nor for another one."""
+        if endpoint is not None:
+            self._dismiss(endpoint, code_pb2.CANCELLED)
+        self._finish(())
+
+    def _dismiss(self, endpoint: Endpoint, code: int) -> None:
+        endpoint.in_flight -= 1
+        endpoint.streams -= self._live
+        self._dispatch.count(endpoint.service, code)
+
+    def _endpoints(self) -> tuple[Endpoint, ...]:
+        try:
+            route = self._routes.pinned(self._service, self.pin) if self.pin else self._route()
+        except (NoInstance, NotReady):
+            if not self._settings.enabled:
+                raise
+            return ()
+        return route.endpoints
+
+    def _choice(self, endpoints: tuple[Endpoint, ...]) -> list[Endpoint]:
+        """Those of the endpoints that may be tried now."""
+        healthy = [endpoint for endpoint in endpoints if not endpoint.ejected]
+        fresh = [endpoint for endpoint in healthy if endpoint not in self._tried]
+        if fresh or self._clock() < self._again_at:
+            return fresh
+        self._tried.clear()
+        return healthy or list(endpoints)  # an attempt that may fail is better than none
+
+    def _goes_on(self, found: Verdict) -> bool:
+        if not self._settings.enabled or found == "final" or self._broken >= self._settings.max_attempts:
+            return False
+        if found != "refused" or self.pin is not None:
+            return True
+        try:  # what has not begun is refused rather than kept waiting for a place
+            return any(not e.ejected and e not in self._tried for e in self._route().endpoints)
+        except (NoInstance, NotReady):
+            return False
+
+    def _limit(self) -> float:
+        """The instant at which the search is over."""
+        since = self._begun if self._since is None else self._since
+        return min(since + self._settings.timeout_s, self._call.deadline.at - ANSWER_S)
+
+    def _over(self) -> NoInstance:
+        self._finish(())
+        what = "has no instance" if self.pin is None and not self._failures else "cannot go on"
+        error = NoInstance(f"{self.pin or 'the model'} {what}: none was found in time", model=str(self.pin or ""))
+        if self.step is not None:
+            error.metadata["step"] = str(self.step)
+        return error
+
+    def _finish(self, trailers: Metadata) -> None:
+        """Tells the caller's trailers; the first time counts."""
+        if self._finished:
+            return
+        self._finished = True
+        if self._attempts > 1:
+            self._call.fields["attempts"] = self._attempts
+        self._call.trailers.extend(pair for pair in trailers if not pair[0].startswith("grpc-"))
+        self._call.trailers.append((TRAILER, str(self._attempts)))

@@ -1,0 +1,218 @@
+"""Journal: what one Track stream needs to go on at another instance, and what its caller has got."""
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Literal
+
+from google.protobuf.message import DecodeError
+from google.rpc import code_pb2, status_pb2
+
+from gateway.endpoint import Endpoint
+from gateway.routes import Pin
+from services.kit.errors import MalformedRequest
+from services.kit.model_name import version_number
+from services.kit.transport.upstream import CallFailed
+from trivium.sequence.v1 import sequence_pb2 as pb
+
+OVERHEAD = 128  # bytes that a message costs besides its own
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One message of the caller."""
+
+    data: bytes
+    opens: bool  # it is the first one
+    has_values: bool  # else it gets no answer
+    names_model: bool  # as the first one named it
+
+
+class Journal:
+    """The committed state of a stream, the inputs after it, and the last step that was delivered.
+
+    An answer that brings the stream's state commits the oldest input with values, which is forgotten then. An input
+    without values is forgotten when it is the oldest and was sent. An attempt begins at the committed state; what it
+    answers again is equal to the bit, and is dropped.
+    """
+
+    def __init__(self) -> None:
+        self._head: pb.TrackRequest | None = None  # the caller's first message without its values
+        self._wants_state = False  # the caller does
+        self._inputs: deque[Input] = deque()
+        self._bytes = 0  # of the inputs
+        self._head_bytes = 0
+        self._base = 0  # number of the oldest input
+        self._state = b""
+        self._committed: int | None = None  # step of the state; None until there is an answer
+        self._pin: Pin | None = None
+        self._greeted = self._renamed = False  # the attempt has sent its first message, and named the bundle in it
+        self._sent = 0  # number of the attempt's next input
+        self._step = 0  # the last one of the attempt
+        self.delivered = 0  # the last step that the caller got; 0 before the first one
+        self.closed = False  # the caller sends no more
+
+    @property
+    def opened(self) -> bool:
+        """Whether the caller's first message has come."""
+        return self._head is not None
+
+    @property
+    def model(self) -> str:
+        """As the caller names it."""
+        return self._head.model if self._head is not None else ""
+
+    @property
+    def pin(self) -> Pin | None:
+        """The bundle that has answered."""
+        return self._pin
+
+    @property
+    def asked(self) -> bool:
+        """Whether an answer is due."""
+        return bool(self._inputs)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the caller has sent everything, and all of it was answered."""
+        return self.closed and self._greeted and not self._inputs
+
+    @property
+    def size(self) -> int:
+        """Bytes that are kept."""
+        return self._head_bytes + self._bytes + len(self._state)
+
+    def take(self, data: bytes) -> None:
+        """One more message of the caller.
+
+        Raises:
+            MalformedRequest: it is none.
+        """
+        request = _parsed(data)
+        has_values = bool(request.values)
+        if self._head is None:
+            self._wants_state, request.return_state = request.return_state, True
+            if has_values:
+                self._append(Input(request.SerializeToString(), opens=True, has_values=True, names_model=False))
+            self._head = _without(request, "values")
+            self._head_bytes = self._head.ByteSize()
+            return
+        names_model = bool(request.model) and request.model == self._head.model
+        self._append(Input(data, opens=False, has_values=has_values, names_model=names_model))
+
+    def begin(self) -> None:
+        """A new attempt."""
+        self._greeted = self._renamed = False
+        self._sent, self._step = self._base, self._committed or 0
+
+    def next(self) -> bytes | None:
+        """The attempt's next message; None if there is none now."""
+        if not self._greeted:
+            self._greeted = True
+            if not (self._inputs and self._inputs[0].opens):
+                return self._opening()
+        position = self._sent - self._base
+        if position >= len(self._inputs):
+            return None
+        found = self._inputs[position]
+        self._sent += 1
+        self._forget()
+        return _unnamed(found.data) if found.names_model and self._renamed else found.data
+
+    def answered(self, data: bytes, endpoint: Endpoint) -> bytes | None:
+        """The answer as the caller gets it; None if it has got it before.
+
+        Raises:
+            CallFailed: it is none, or not the one to the next step.
+        """
+        answer = _answer(data, endpoint)
+        if self._committed is None:
+            self._committed = self._step = answer.step - 1
+            self._pin = _pin(answer.model, endpoint)
+        if answer.step != self._step + 1:
+            raise _wrong(f"{endpoint.id} answered step {answer.step} after step {self._step}")
+        self._step = answer.step
+        if answer.state:
+            self._commit(answer.state)
+        if answer.step <= self.delivered:
+            return None
+        begun, self.delivered = self.delivered > 0, answer.step
+        strip_state, strip_model = bool(answer.state) and not self._wants_state, bool(answer.model) and begun
+        if strip_state:
+            answer.ClearField("state")
+        if strip_model:
+            answer.ClearField("model")
+        return answer.SerializeToString() if strip_state or strip_model else data
+
+    def _append(self, given: Input) -> None:
+        self._inputs.append(given)
+        self._bytes += len(given.data) + OVERHEAD
+
+    def _commit(self, state: bytes) -> None:
+        assert self._head is not None
+        if not self._state:
+            self._head = _without(self._head, "resume_state")
+            self._head_bytes = self._head.ByteSize()
+        self._state, self._committed = state, self._step
+        if self._inputs:
+            self._pop()
+        self._forget()
+
+    def _forget(self) -> None:
+        """The oldest inputs without values, as far as they were sent: nobody answers those."""
+        while self._inputs and self._base < self._sent and not self._inputs[0].has_values:
+            self._pop()
+
+    def _pop(self) -> None:
+        self._bytes -= len(self._inputs.popleft().data) + OVERHEAD
+        self._base += 1
+
+    def _opening(self) -> bytes:
+        """The first message of an attempt that does not begin with the caller's first values."""
+        assert self._head is not None
+        head = self._head
+        if self._state:
+            head = pb.TrackRequest()
+            head.CopyFrom(self._head)
+            head.resume_state = self._state
+            if self._pin is not None:
+                head.model, self._renamed = str(self._pin), True
+        return head.SerializeToString()
+
+
+def _parsed(data: bytes) -> pb.TrackRequest:
+    try:
+        return pb.TrackRequest.FromString(data)
+    except (DecodeError, UnicodeDecodeError) as error:
+        name = pb.TrackRequest.DESCRIPTOR.full_name
+        raise MalformedRequest(f"the {len(data)} bytes of the request are no {name}", type=name) from error
+
+
+def _unnamed(data: bytes) -> bytes:
+    """The message without the model, which the first message of the attempt names otherwise."""
+    return _without(pb.TrackRequest.FromString(data), "model").SerializeToString()
+
+
+def _without(request: pb.TrackRequest, field: Literal["model", "resume_state", "values"]) -> pb.TrackRequest:
+    """A copy without the field; `request` is of no use afterwards. A message keeps the memory of fields cleared."""
+    request.ClearField(field)
+    copy = pb.TrackRequest()
+    copy.CopyFrom(request)
+    return copy
+
+
+def _answer(data: bytes, endpoint: Endpoint) -> pb.TrackResponse:
+    try:
+        return pb.TrackResponse.FromString(data)
+    except (DecodeError, UnicodeDecodeError):
+        raise _wrong(f"an answer of {endpoint.id} is no {pb.TrackResponse.DESCRIPTOR.full_name}") from None
+
+
+def _pin(said: str, endpoint: Endpoint) -> Pin | None:
+    """The bundle "name:version" of the endpoint."""
+    name, _, text = said.rpartition(":")
+    version = version_number(text)
+    return Pin.of(endpoint, name, version) if name and version else None
+
+
+def _wrong(message: str) -> CallFailed:
+    return CallFailed(status_pb2.Status(code=code_pb2.INTERNAL, message=message), (), "unknown")

@@ -1,0 +1,197 @@
+"""A sequence service without a network: its state is the sum of what it was given."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from gateway.endpoint import Endpoint
+from gateway.resume.track import TRACK, Track
+from gateway.settings import ResumeSettings
+from services.kit.call import Call
+from services.kit.deadline import Deadline
+from services.kit.errors import InvalidField, StateMismatch
+from tests.unit.gateway.fakes import Gateway, broken, endpoint, fake, model, refused
+from trivium.common.v1 import model_pb2
+from trivium.sequence.v1 import sequence_pb2 as pb
+
+SEQUENCE = "trivium-sequence-v1"
+LONG = ResumeSettings(timeout_s=20)
+
+
+def bundle(version: int = 1, digest: str = "d1") -> model_pb2.ModelInfo:
+    """One version of the bundle "sums"."""
+    return model("sums", version, digest=digest, stateful=True)
+
+
+class Instance:
+    """Answers each step with the sum so far.
+
+    `fails` maps the number of an answer, counted over all streams, to what happens in its place, once.
+    """
+
+    def __init__(self, name: str = "one", *models: model_pb2.ModelInfo) -> None:
+        self.endpoint = endpoint(name, *(models or (bundle(),)), service=SEQUENCE)
+        fake(self.endpoint).follow = self.follow
+        self.fails: dict[int, Exception] = {}
+        self.always: Exception | None = None  # what every stream gets in the place of its first answer
+        self.down = False  # nothing gets through
+        self.refuses: Exception | None = None  # what every stream gets before anything of it is read
+        self.got: list[pb.TrackRequest] = []
+        self.answers = 0
+        self.streams = self.open = 0
+        self.gate = asyncio.Event()  # answers wait for it
+        self.gate.set()
+        self.ends_early = 0  # streams that it ends well before their callers do
+        self.breaks_at_end: Exception | None = None  # in the place of the good end
+        self.skips = 0  # a step that it does not answer
+        self.fourth = asyncio.Event()  # the fourth stream has begun
+        self.cut = asyncio.Event()  # set: streams that wait for a message break
+
+    async def follow(self, requests: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+        """One stream."""
+        if self.down:
+            raise broken(sent=False)
+        self.streams += 1
+        if self.streams == 4:
+            self.fourth.set()
+        if self.refuses is not None:
+            raise self.refuses
+        self.open += 1
+        try:
+            async for answer in self._stream(requests):
+                yield answer
+        finally:
+            self.open -= 1
+
+    async def _stream(self, requests: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+        first: pb.TrackRequest | None = None
+        step, total = 0, 0.0
+        begun = False
+        while (data := await self._message(requests)) is not None:
+            request = pb.TrackRequest.FromString(data)
+            self.got.append(request)
+            if first is None:
+                first = request
+                if first.resume_state:
+                    version, step, total = self._resumed(first.resume_state)
+                version = self._version(first.model)
+            elif request.model not in ("", first.model):
+                raise refused(InvalidField("another model", field="model"))
+            for number, value in enumerate(request.values, 1):
+                await self.gate.wait()
+                if self.always is not None:
+                    raise self.always
+                self.answers += 1
+                if self.answers in self.fails:
+                    raise self.fails.pop(self.answers)
+                step, total = step + 1, total * 0.5 + value
+                if step == self.skips:
+                    continue
+                answer = pb.TrackResponse(step=step, values=[total])
+                if not begun:
+                    answer.model, begun = f"sums:{version}", True
+                if first.return_state and number == len(request.values):
+                    answer.state = f"{self._digest(version)} {step} {total!r}".encode()
+                yield answer.SerializeToString()
+            if self.ends_early:
+                self.ends_early -= 1
+                return
+        if self.breaks_at_end is not None:
+            raise self.breaks_at_end
+
+    async def _message(self, requests: AsyncIterator[bytes]) -> bytes | None:
+        reading, cut = asyncio.ensure_future(anext(requests, None)), asyncio.ensure_future(self.cut.wait())
+        try:
+            await asyncio.wait((reading, cut), return_when=asyncio.FIRST_COMPLETED)
+            if reading.done():
+                return reading.result()
+            raise broken()
+        finally:
+            reading.cancel()
+            cut.cancel()
+
+    def _version(self, named: str) -> int:
+        ready = [m.version for m in self.endpoint.models or () if m.state == model_pb2.MODEL_STATE_READY]
+        return int(named.partition(":")[2] or max(ready))
+
+    def _digest(self, version: int) -> str:
+        return next(found.digest for found in self.endpoint.models or () if found.version == version)
+
+    def _resumed(self, state: bytes) -> tuple[int, int, float]:
+        digest, step, total = state.decode().split()
+        versions = [found.version for found in self.endpoint.models or () if found.digest == digest]
+        if not versions:
+            raise refused(StateMismatch("the state is of another bundle"))
+        return versions[0], int(step), float(total)
+
+
+def message(*values: float, **fields: Any) -> bytes:
+    """One message of the caller."""
+    return pb.TrackRequest(values=values, **fields).SerializeToString()
+
+
+@dataclass
+class Caller:
+    """One caller of Track through a gateway."""
+
+    instances: Sequence[Instance]
+    settings: ResumeSettings = LONG
+    deadline: Deadline = field(default_factory=Deadline)
+
+    def __post_init__(self) -> None:
+        self.gateway = Gateway([one.endpoint for one in self.instances])
+        self.gateway.fleet.outliers._probe = self._healthy
+        self.track = Track(self.gateway.routes, self.gateway.dispatch, self.settings, hand_over_s=0.02)
+        self.call = Call(TRACK, self.deadline)
+        self.messages: asyncio.Queue[bytes | Exception | None] = asyncio.Queue()
+        self.taken = 0  # messages that the gateway has read
+        self.answers = self.track.methods()[TRACK].handler(self._requests(), self.call)
+
+    async def _healthy(self, endpoint: Endpoint) -> bool:
+        return False
+
+    async def _requests(self) -> AsyncIterator[bytes]:
+        while (data := await self.messages.get()) is not None:
+            if isinstance(data, Exception):
+                raise data
+            self.taken += 1
+            yield data
+
+    def send(self, *messages: bytes, end: bool = False) -> None:
+        """Sends the messages, and half-closes."""
+        for data in messages:
+            self.messages.put_nowait(data)
+        if end:
+            self.messages.put_nowait(None)
+
+    async def next(self) -> pb.TrackResponse:
+        """The next answer."""
+        return pb.TrackResponse.FromString(await anext(self.answers))
+
+    async def rest(self) -> list[pb.TrackResponse]:
+        """All answers to the end."""
+        async with asyncio.timeout(10):
+            return [pb.TrackResponse.FromString(data) async for data in self.answers]
+
+    def publish(self, *instances: Instance) -> None:
+        """These are there from now on."""
+        self.gateway.routes.publish([one.endpoint for one in instances], answered=True)
+
+    async def close(self) -> None:
+        """The caller leaves; nothing is left behind."""
+        await self.answers.aclose()
+        await self.gateway.close()
+        await settled()
+        for one in self.instances:
+            assert (one.endpoint.in_flight, one.endpoint.streams, one.open) == (0, 0, 0)
+        named = {task.get_name() for task in asyncio.all_tasks()}
+        assert not named & {"read stream"}
+
+
+async def settled(done: Callable[[], bool] = lambda: False) -> None:
+    """Lets everything run that can."""
+    for _ in range(50):
+        if done():
+            return
+        await asyncio.sleep(0)
