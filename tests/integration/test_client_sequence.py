@@ -1,10 +1,14 @@
 """Series with the SDK and the command: a server whose answers the tests can tell, then a real suite."""
 
 import asyncio
+import fcntl
 import json
 import os
+import pty
+import struct
 import subprocess
 import sys
+import termios
 import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -15,6 +19,7 @@ import numpy as np
 import pytest
 import pytest_asyncio
 from click.testing import CliRunner
+from rich.text import Text
 
 from tests.harness import Suite, free_port, serving
 from tests.recurrent import recurrent_bundle
@@ -201,6 +206,7 @@ def test_the_command_does_not_overwrite_a_state_with_nothing(server: SequenceSer
     [
         (("none.csv",), 1, "none.csv: No such file or directory"),
         (("series.csv", "--resume", "none"), 1, "none: No such file or directory"),
+        (("series.csv", "--resume", "empty"), 1, "empty holds no state"),
         (("series.csv",), 2, "choose with --column"),
         (("series.csv", "--column", "spots"), 2, "no column is called spots"),
         (("series.csv", "--column", "sunspots", "--top-k", "0"), 2, "--top-k"),
@@ -218,6 +224,7 @@ def test_the_command_says_why_it_ends(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TRIVIUM_ADDRESS", server.address)
     written(tmp_path, "year,sunspots\n1700,5\n")
+    (tmp_path / "empty").touch()
     ended = run(track, *arguments)
     assert ended.exit_code == code
     assert says in ended.stderr
@@ -232,6 +239,35 @@ def test_the_command_forecasts_a_column(server: SequenceServer, tmp_path: Path) 
     assert [list(request.values) for request in server.requests] == [[5, 11], [5, 11]]
     wrong = run(forecast, file, "--horizon", "0", *options)
     assert (wrong.exit_code, "--horizon" in wrong.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("model", ["parity", "sum"])
+def test_on_a_terminal_a_chart_of_its_size_follows_the_series(server: SequenceServer, model: str) -> None:
+    terminal, inside = pty.openpty()
+    fcntl.ioctl(inside, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    command = [*COMMAND, "--model", model, "--address", server.address]
+    sizes = ("COLUMNS", "LINES")
+    environment = {key: value for key, value in os.environ.items() if key not in sizes} | {"TERM": "xterm"}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=inside, env=environment) as process:
+        os.close(inside)
+        assert process.stdin is not None
+        process.stdin.write(b"1\n2\n3\n")
+        process.stdin.close()
+        shown = b"".join(iter(lambda: read(terminal), b"")).decode().replace("\r\n", "\n")
+    os.close(terminal)
+    assert process.returncode == 0
+    last = Text.from_ansi(shown[shown.rindex(f"{model}:1, step 3") :]).plain.splitlines()[:19]
+    assert last[0].split("  ━ ")[1:] == {"parity": ["even 75.0%", "odd 25.0%"], "sum": ["series", "forecast"]}[model]
+    assert {len(line) for line in last[1:]} == {80}
+    assert any("┤" in line for line in last)
+
+
+def read(terminal: int) -> bytes:
+    """What the program writes next; nothing once it has ended."""
+    try:
+        return os.read(terminal, 1 << 16)
+    except OSError:  # nobody has the other end open
+        return b""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
