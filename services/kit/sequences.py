@@ -134,7 +134,7 @@ class Sequences(Generic[T]):
         except BaseException:
             if step.end:
                 live.ending = False
-            if live.value is None:
+            if step.start and live.value is None:
                 self._forget(live)
             raise
         finally:
