@@ -1,3 +1,4 @@
+import asyncio
 import math
 
 import pytest
@@ -12,6 +13,7 @@ from services.kit.hooks import Admission, Deadlines, Errors, Identify, Observe
 from services.kit.hooks.admission import MAX_PROBES
 
 CLASSIFY = "/trivium.vision.v1.VisionService/Classify"
+TRACK = "/trivium.sequence.v1.SequenceService/Track"
 
 
 def call(method: str = CLASSIFY, deadline: Deadline | None = None) -> Call:
@@ -53,6 +55,37 @@ def test_probes_have_a_limit_of_their_own() -> None:
     admission.start(call())
     admission.end(call(probe), None)
     admission.start(call(probe))
+
+
+def test_live_streams_have_a_limit_of_their_own() -> None:
+    admission, streams = Admission(1, 2, {TRACK}), [call(TRACK) for _ in range(3)]
+    for admitted in streams[:2]:
+        admission.start(admitted)
+    with pytest.raises(Overloaded, match="2 live streams are in flight and the limit is 2") as caught:
+        admission.start(streams[2])
+    assert caught.value.metadata == {"limit": "2", "value": "2"}
+    admission.start(call())
+    with pytest.raises(Overloaded, match="1 calls are in flight and the limit is 1"):
+        admission.start(call())
+    assert (admission.in_flight, admission.streams) == (3, 2)
+    admission.end(streams[0], None)
+    admission.start(streams[2])
+    admission.end(call(), None)
+    assert (admission.in_flight, admission.streams) == (2, 2)
+
+
+async def test_a_live_stream_counts_for_idle() -> None:
+    admission, stream = Admission(1, 1, {TRACK}), call(TRACK)
+    admission.start(stream)
+    admission.close()
+    with pytest.raises(Draining):
+        admission.start(call(TRACK))
+    waiting = asyncio.ensure_future(admission.idle())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    admission.end(stream, None)
+    await waiting
+    assert (admission.in_flight, admission.streams) == (0, 0)
 
 
 async def test_idle_comes_with_the_end_of_the_last_call() -> None:

@@ -125,6 +125,32 @@ async def test_a_whole_batch_wakes_the_event_loop_once(monkeypatch: pytest.Monke
     assert len(wakes) == 2  # the held run's and that of the ten
 
 
+async def test_items_of_one_turn_of_the_loop_share_a_run_although_the_engine_is_free() -> None:
+    engine = Doubler()
+    async with batcher(engine) as batch:
+        engine.serving = True
+        await asyncio.gather(*(batch.submit(x(value), NEVER) for value in range(1, 9)))
+        await asyncio.gather(*(batch.submit(x(value), NEVER) for value in range(11, 14)))
+
+    assert engine.values() == [[1, 2, 3, 4, 5, 6, 7, 8], [11, 12, 13]]
+
+
+async def test_the_thread_is_woken_once_for_all_items_of_one_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, wakes = Doubler(), Counter[str]()
+    async with batcher(engine) as batch:
+        engine.serving = True
+        wake = batch._line.wake
+
+        def counted() -> None:
+            wakes["wake"] += 1
+            wake()
+
+        monkeypatch.setattr(batch._line, "wake", counted)
+        for turn in (1, 2, 3):
+            await asyncio.gather(*(batch.submit(x(value), NEVER) for value in range(1, 9)))
+            assert wakes["wake"] == turn
+
+
 async def test_only_items_of_one_shape_share_a_run_and_the_oldest_goes_first() -> None:
     engine = Doubler(width=-1)
     async with batcher(engine) as batch:
@@ -243,6 +269,43 @@ class Slow(Doubler):
         arrays = super().run(inputs, outputs)
         time.sleep(0.02)
         return arrays
+
+
+async def test_what_was_admitted_before_waits_however_long_the_line_and_the_estimate() -> None:
+    engine = Slow()
+    async with batcher(engine, max_batch=1, max_queue=1) as batch:
+        first = await held(engine, batch)
+        [waiting] = spawn(batch.submit(x(1), NEVER))
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded):
+            await batch.submit(x(2), NEVER)
+        admitted = spawn(*(batch.submit(x(value), NEVER, admitted=True) for value in (3, 4, 5)))
+        late = Deadline.after(0.05)  # six runs of 20 ms are ahead of it
+        [hopeless] = spawn(batch.submit(x(6), late, admitted=True))
+        await asyncio.sleep(0)
+        assert batch.waiting == 5
+        engine.gate.set()
+        outputs = await asyncio.gather(first, waiting, *admitted)
+        with pytest.raises(DeadlineExpired):  # accepted, not refused; but nothing is computed for nobody
+            await hopeless
+    with pytest.raises(Draining):
+        await batch.submit(x(7), NEVER, admitted=True)
+
+    assert [value(output) for output in outputs] == [200, 2, 6, 8, 10]
+    assert [6.0] not in engine.values()
+
+
+async def test_a_run_of_many_steps_is_estimated_by_them() -> None:
+    engine = Slow()
+    async with batcher(engine, max_batch=1) as batch:
+        first = await held(engine, batch)
+        waiting = spawn(*(batch.submit(x(value), NEVER, steps=10) for value in (1, 2)))
+        await asyncio.sleep(0)
+        with pytest.raises(DeadlineUnreachable) as refused:
+            await batch.submit(x(3), Deadline.after(0.2))
+        assert float(refused.value.metadata["value_ms"]) > 2 * 10 * 20
+        engine.gate.set()
+        await asyncio.gather(first, *waiting)
 
 
 async def test_a_deadline_before_the_end_of_the_queue_is_refused_at_the_door() -> None:
