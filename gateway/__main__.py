@@ -7,11 +7,12 @@ from gateway.attempts import Dispatch
 from gateway.catalog import Catalog
 from gateway.fleet import Fleet
 from gateway.forwarder import Forwarder
-from gateway.methods import Methods
+from gateway.methods import MODEL_INFER, Methods
 from gateway.metrics import GatewayMetrics
 from gateway.model_service import ModelServicer
 from gateway.oip import OipServicer
 from gateway.readiness import Readiness
+from gateway.resume.oip_sequence import Kept, SequenceInfer
 from gateway.resume.track import Track
 from gateway.retries import Budget, Retries
 from gateway.routes import Routes
@@ -19,6 +20,7 @@ from gateway.settings import GatewaySettings
 from gateway.stream_infer import StreamInfer
 from services.kit.discovery import Watcher
 from services.kit.lifecycle import Drain, Server, shutdown_signal, start
+from services.kit.sequences import Sequences
 from services.kit.telemetry import new_registry
 from services.kit.transport.upstream import Upstream
 
@@ -40,16 +42,20 @@ async def main(settings: GatewaySettings) -> None:
     retries = Retries(settings.retries, Budget(settings.retries, time.monotonic), metrics)
     dispatch = Dispatch(retries, fleet.outliers, metrics, random.Random())
     forwarder = Forwarder(methods, routes, dispatch)
+    sequences: Sequences[Kept] = Sequences(settings.sequences)
+    infer = SequenceInfer(routes, dispatch, settings.resume, sequences, forward=forwarder.method(MODEL_INFER).handler)
+    stream_infer = StreamInfer(routes, dispatch, infer, settings.streams)
     track = Track(routes, dispatch, settings.resume)
     async with (
         fleet.running(),
         catalog.running(),
+        sequences.running(),
         Server.open(
             "gateway",
             settings,
             registry,
             [ModelServicer(catalog), OipServicer(catalog)],
-            tables=[StreamInfer(routes, dispatch, settings.streams).methods(), track.methods()],
+            tables=[infer.methods(), stream_infer.methods(), track.methods()],
             fallback=forwarder.method,
             pool=methods.pool,
             names=lambda: [name for service in routes.services for name in methods.services(service)],

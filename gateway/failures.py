@@ -34,6 +34,11 @@ def explained(failure: CallFailed, endpoint: Endpoint) -> Exception:
     return failure if reason is None else _detailed(failure, endpoint, reason)
 
 
+def found(code: int, message: str) -> CallFailed:
+    """What the gateway itself finds wrong with an instance's answers."""
+    return CallFailed(status_pb2.Status(code=code, message=message), (), "unknown")
+
+
 def _detailed(failure: CallFailed, endpoint: Endpoint, reason: str) -> CallFailed:
     """The same code and message, with the reason and the place."""
     info = ErrorInfo(reason=reason, domain=DOMAIN)

@@ -4,15 +4,14 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from functools import partial
 
-from google.protobuf.message import DecodeError
 from google.rpc import code_pb2
 
 from gateway import addressing
 from gateway.attempts import Attempts, Dispatch
+from gateway.infer_request import has_sequence
 from gateway.methods import ANY, MODEL_INFER, SHARED_PACKAGES, Methods, Rpc, package_of, undescribed
 from gateway.routes import Routes
 from gateway.source import Source
-from inference import grpc_service_pb2 as oip
 from services.kit.call import Call, Metadata
 from services.kit.errors import NotReady, TriviumError, UnknownMethod
 from services.kit.transport.method import Method, raw
@@ -150,18 +149,6 @@ class Forwarder:
 def forwarded(metadata: Metadata) -> Metadata:
     """The caller's metadata that an instance gets."""
     return tuple(pair for pair in metadata if pair[0] not in HOP_BY_HOP and not pair[0].startswith("grpc-"))
-
-
-def has_sequence(request: bytes) -> bool:
-    """Whether a ModelInfer request belongs to a sequence, whose steps must not be computed twice."""
-    try:
-        parameters = oip.ModelInferRequest.FromString(request).parameters
-    except DecodeError:
-        return True
-    if "sequence_id" not in parameters:
-        return False
-    value = parameters["sequence_id"]
-    return bool(value.string_param or value.int64_param or value.uint64_param)
 
 
 def _safe(rpc: Rpc, request: bytes) -> bool:

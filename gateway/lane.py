@@ -7,14 +7,15 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from google.protobuf.message import DecodeError
-from google.rpc import code_pb2, status_pb2
+from google.rpc import code_pb2
 
 from gateway import balancer
 from gateway.addressing import STREAM_INFER
 from gateway.attempts import Dispatch
 from gateway.endpoint import Endpoint
-from gateway.failures import explained
-from gateway.forwarder import forwarded, has_sequence
+from gateway.failures import explained, found
+from gateway.forwarder import forwarded
+from gateway.infer_request import has_sequence
 from gateway.routes import Route
 from inference import grpc_service_pb2 as oip
 from services.kit.call import Call
@@ -111,17 +112,17 @@ class Lane:
         except CallFailed as failure:
             return failure
         except (DecodeError, UnicodeDecodeError):
-            return _failure(code_pb2.INTERNAL, f"an answer of {endpoint.id} is no ModelStreamInferResponse")
+            return found(code_pb2.INTERNAL, f"an answer of {endpoint.id} is no ModelStreamInferResponse")
         finally:
             endpoint.in_flight -= 1
         if not self._sent():
             return None
-        return _failure(code_pb2.UNAVAILABLE, "the stream ended before every request was answered")
+        return found(code_pb2.UNAVAILABLE, "the stream ended before every request was answered")
 
     async def _feed(self, attempt: object, endpoint: Endpoint) -> AsyncIterator[bytes]:
         """The requests for one stream. Ends, and the instance may then end the stream, when nothing is to be sent."""
         while attempt is self._attempt and endpoint.accepting:
-            request = next((found for found in self._pending if found.attempt is not attempt), None)
+            request = next((one for one in self._pending if one.attempt is not attempt), None)
             if request is not None:
                 request.attempt = attempt
                 request.attempts += 1
@@ -143,7 +144,7 @@ class Lane:
         await self._answers.put(data)
         if not sent:
             return
-        request = next((found for found in sent if found.id == request_id), sent[0])
+        request = next((one for one in sent if one.id == request_id), sent[0])
         request.begun = True
         self._tried.clear()
         if answer.error_message or FINAL not in parameters or parameters[FINAL].bool_param:
@@ -196,10 +197,6 @@ class Lane:
         self._done()
         if not self._pending:
             self._wake.set()
-
-
-def _failure(code: int, message: str) -> CallFailed:
-    return CallFailed(status_pb2.Status(code=code, message=message), (), "unknown")
 
 
 def failed(error: Exception, request_id: str) -> bytes:

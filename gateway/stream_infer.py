@@ -8,24 +8,27 @@ from collections.abc import AsyncIterator, Mapping
 from functools import partial
 
 import structlog
-from google.protobuf.message import DecodeError
+from google.rpc import status_pb2
 
 from gateway.addressing import STREAM_INFER
 from gateway.attempts import Dispatch
-from gateway.lane import Lane, failed
+from gateway.infer_request import parsed
+from gateway.lane import FINAL, Lane, failed
+from gateway.resume.oip_sequence import SequenceInfer
 from gateway.routes import Routes
 from gateway.settings import StreamSettings
 from inference import grpc_service_pb2 as oip
 from services.kit.call import Call
-from services.kit.errors import MalformedRequest, TriviumError
+from services.kit.errors import TriviumError, outcome
+from services.kit.sequences import Step
 from services.kit.transport.method import Method, raw
 
 
 class StreamInfer:
     """The method, for a server's table."""
 
-    def __init__(self, routes: Routes, dispatch: Dispatch, settings: StreamSettings) -> None:
-        self._routes, self._dispatch, self._settings = routes, dispatch, settings
+    def __init__(self, routes: Routes, dispatch: Dispatch, sequences: SequenceInfer, settings: StreamSettings) -> None:
+        self._routes, self._dispatch, self._sequences, self._settings = routes, dispatch, sequences, settings
 
     def methods(self) -> Mapping[str, Method]:
         """By path."""
@@ -34,7 +37,7 @@ class StreamInfer:
     async def stream(self, requests: AsyncIterator[bytes], call: Call) -> AsyncIterator[bytes]:
         """The answers of all models to the requests, for each model in the order in which its instance gives them."""
         call.stage = "forward"
-        splitter = Splitter(self._routes, self._dispatch, self._settings, call)
+        splitter = Splitter(self._routes, self._dispatch, self._sequences, self._settings, call)
         reading = asyncio.create_task(splitter.read(requests), name="split stream")
         try:
             while (answer := await splitter.answers.get()) is not None:
@@ -47,10 +50,16 @@ class StreamInfer:
 
 
 class Splitter:
-    """Reads one caller's stream into a lane for each model that it names."""
+    """Reads one caller's stream into a lane for each model that it names.
 
-    def __init__(self, routes: Routes, dispatch: Dispatch, settings: StreamSettings, call: Call) -> None:
+    The steps of sequences go on by themselves, each sequence in order.
+    """
+
+    def __init__(
+        self, routes: Routes, dispatch: Dispatch, sequences: SequenceInfer, settings: StreamSettings, call: Call
+    ) -> None:
         self._routes, self._dispatch, self._settings, self._call = routes, dispatch, settings, call
+        self._sequences = sequences
         self._lanes: dict[tuple[str, str], Lane] = {}
         self._window = asyncio.Semaphore(settings.window)
         # What goes to the caller; an exception ends the stream with it, None ends it well.
@@ -76,12 +85,29 @@ class Splitter:
     async def _submit(self, data: bytes, running: asyncio.TaskGroup) -> None:
         request_id = ""
         try:
-            request = _parse(data)
+            request = parsed(data)  # all of it: a broken one would end the stream to the instance for all others on it
             request_id = request.id
+            step = self._sequences.step(request)
+            if step is not None:
+                running.create_task(self._advance(request, step), name=f"step of {request.model_name}")
+                return
             self._lane(request.model_name, request.model_version, running).submit(data, request_id)
         except TriviumError as error:
             self._window.release()
             await self.answers.put(failed(error, request_id))
+
+    async def _advance(self, request: oip.ModelInferRequest, step: Step) -> None:
+        """Answers a step of a sequence."""
+        own = Call(STREAM_INFER, self._call.deadline, self._call.metadata)
+        response = await outcome(self._sequences.advance(request, step, own), lambda: {"stage": own.stage})
+        if isinstance(response, status_pb2.Status):
+            answer = oip.ModelStreamInferResponse(error_message=response.message)
+            answer.infer_response.id = request.id
+        else:
+            response.parameters[FINAL].bool_param = True
+            answer = oip.ModelStreamInferResponse(infer_response=response)
+        await self.answers.put(answer.SerializeToString())
+        self._window.release()
 
     def _lane(self, model: str, version: str, running: asyncio.TaskGroup) -> Lane:
         lane = self._lanes.get((model, version))
@@ -92,15 +118,6 @@ class Splitter:
             self._lanes[model, version] = lane
             running.create_task(lane.run(), name=f"lane {model}")
         return lane
-
-
-def _parse(data: bytes) -> oip.ModelInferRequest:
-    """The whole message is read, since a broken one would end the stream to the instance for all others on it."""
-    try:
-        return oip.ModelInferRequest.FromString(data)
-    except (DecodeError, UnicodeDecodeError) as error:
-        name = oip.ModelInferRequest.DESCRIPTOR.full_name
-        raise MalformedRequest(f"the {len(data)} bytes of the request are no {name}", type=name) from error
 
 
 def _leaves(group: "BaseExceptionGroup[TriviumError]") -> list[TriviumError]:

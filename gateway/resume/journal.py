@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from google.protobuf.message import DecodeError
-from google.rpc import code_pb2, status_pb2
+from google.rpc import code_pb2
 
 from gateway.endpoint import Endpoint
+from gateway.failures import found
 from gateway.routes import Pin
 from services.kit.errors import MalformedRequest
 from services.kit.model_name import version_number
-from services.kit.transport.upstream import CallFailed
 from trivium.sequence.v1 import sequence_pb2 as pb
 
 OVERHEAD = 128  # bytes that a message costs besides its own
@@ -113,10 +113,10 @@ class Journal:
         position = self._sent - self._base
         if position >= len(self._inputs):
             return None
-        found = self._inputs[position]
+        given = self._inputs[position]
         self._sent += 1
         self._forget()
-        return _unnamed(found.data) if found.names_model and self._renamed else found.data
+        return _unnamed(given.data) if given.names_model and self._renamed else given.data
 
     def answered(self, data: bytes, endpoint: Endpoint) -> bytes | None:
         """The answer as the caller gets it; None if it has got it before.
@@ -129,7 +129,7 @@ class Journal:
             self._committed = self._step = answer.step - 1
             self._pin = _pin(answer.model, endpoint)
         if answer.step != self._step + 1:
-            raise _wrong(f"{endpoint.id} answered step {answer.step} after step {self._step}")
+            raise found(code_pb2.INTERNAL, f"{endpoint.id} answered step {answer.step} after step {self._step}")
         self._step = answer.step
         if answer.state:
             self._commit(answer.state)
@@ -204,7 +204,9 @@ def _answer(data: bytes, endpoint: Endpoint) -> pb.TrackResponse:
     try:
         return pb.TrackResponse.FromString(data)
     except (DecodeError, UnicodeDecodeError):
-        raise _wrong(f"an answer of {endpoint.id} is no {pb.TrackResponse.DESCRIPTOR.full_name}") from None
+        raise found(
+            code_pb2.INTERNAL, f"an answer of {endpoint.id} is no {pb.TrackResponse.DESCRIPTOR.full_name}"
+        ) from None
 
 
 def _pin(said: str, endpoint: Endpoint) -> Pin | None:
@@ -212,7 +214,3 @@ def _pin(said: str, endpoint: Endpoint) -> Pin | None:
     name, _, text = said.rpartition(":")
     version = version_number(text)
     return Pin.of(endpoint, name, version) if name and version else None
-
-
-def _wrong(message: str) -> CallFailed:
-    return CallFailed(status_pb2.Status(code=code_pb2.INTERNAL, message=message), (), "unknown")

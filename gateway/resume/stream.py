@@ -4,10 +4,11 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, field
 
-from google.rpc import code_pb2, status_pb2
+from google.rpc import code_pb2
 
 from gateway.attempts import Dispatch
 from gateway.endpoint import Endpoint
+from gateway.failures import found
 from gateway.forwarder import forwarded
 from gateway.resume.continuation import Continuation
 from gateway.resume.journal import Journal
@@ -190,8 +191,7 @@ class Stream:
             CallFailed: before the caller did.
         """
         if not self._journal.complete:
-            message = f"{attempt.endpoint.id} ended the stream before its caller did"
-            raise CallFailed(status_pb2.Status(code=code_pb2.UNAVAILABLE, message=message), (), "unknown")
+            raise found(code_pb2.UNAVAILABLE, f"{attempt.endpoint.id} ended the stream before its caller did")
         await self._stop(attempt)
         self._attempt = None
         self._tries.succeeded(attempt.endpoint, attempt.trailers)

@@ -79,7 +79,9 @@ class Chance:
         if kind == "stream":
             answers = self.gateway.forwarder.method(STREAM).handler(self._images(), call)
         else:
-            split = StreamInfer(self.gateway.routes, self.gateway.dispatch, StreamSettings(idle_s=0.01))
+            split = StreamInfer(
+                self.gateway.routes, self.gateway.dispatch, self.gateway.infer, StreamSettings(idle_s=0.01)
+            )
             answers = split.stream(self._tensors(), call)
         async for _ in answers:
             pass

@@ -55,7 +55,7 @@ async def ask(
 ) -> list[tuple[str, str, str]]:
     """Id, instance and error message of every answer."""
     gateway = Gateway(list(endpoints))
-    method = StreamInfer(gateway.routes, gateway.dispatch, StreamSettings(window=window))
+    method = StreamInfer(gateway.routes, gateway.dispatch, gateway.infer, StreamSettings(window=window))
 
     async def messages() -> AsyncIterator[bytes]:
         for data in requests:
@@ -192,7 +192,7 @@ async def test_an_answer_that_nobody_can_read_fails_its_request_and_the_stream_g
 async def test_messages_follow_an_instance_that_leaves_to_another_one() -> None:
     leaving, staying = first(serving("leaving")), serving("staying")
     gateway = Gateway([leaving, staying])
-    method = StreamInfer(gateway.routes, gateway.dispatch, StreamSettings())
+    method = StreamInfer(gateway.routes, gateway.dispatch, gateway.infer, StreamSettings())
     sent: asyncio.Queue[bytes | None] = asyncio.Queue()
 
     async def messages() -> AsyncIterator[bytes]:
@@ -228,7 +228,7 @@ async def test_a_caller_that_leaves_ends_the_streams_to_the_instances() -> None:
         yield request("a")
         await asyncio.Event().wait()
 
-    answers = StreamInfer(gateway.routes, gateway.dispatch, StreamSettings()).stream(
+    answers = StreamInfer(gateway.routes, gateway.dispatch, gateway.infer, StreamSettings()).stream(
         endless(), Call(STREAM_INFER, Deadline())
     )
     await anext(answers)

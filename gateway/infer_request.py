@@ -1,0 +1,34 @@
+"""ModelInferRequest: the parts that the gateway reads."""
+
+from google.protobuf.message import DecodeError
+
+from inference import grpc_service_pb2 as oip
+from services.kit.errors import MalformedRequest
+from services.kit.sequences import STATE
+
+
+def parsed(data: bytes) -> oip.ModelInferRequest:
+    """The whole message.
+
+    Raises:
+        MalformedRequest: it is none.
+    """
+    try:
+        return oip.ModelInferRequest.FromString(data)
+    except (DecodeError, UnicodeDecodeError) as error:
+        name = oip.ModelInferRequest.DESCRIPTOR.full_name
+        raise MalformedRequest(f"the {len(data)} bytes of the request are no {name}", type=name) from error
+
+
+def has_sequence(data: bytes) -> bool:
+    """Whether the request goes on with a sequence that its instance keeps, so that it must not be computed twice."""
+    try:
+        parameters = parsed(data).parameters
+    except MalformedRequest:
+        return True
+    if "sequence_id" not in parameters:
+        return False
+    if STATE in parameters and parameters[STATE].WhichOneof("parameter_choice") == "string_param":
+        return False  # the caller keeps it
+    value = parameters["sequence_id"]
+    return bool(value.string_param or value.int64_param or value.uint64_param)

@@ -1,0 +1,319 @@
+"""Sequences of the Open Inference Protocol go on wherever their instance breaks, and in order."""
+
+import asyncio
+import struct
+from collections.abc import AsyncIterator
+
+import pytest
+
+from gateway.addressing import STREAM_INFER
+from gateway.endpoint import Endpoint
+from gateway.methods import MODEL_INFER
+from gateway.settings import ResumeSettings, StreamSettings
+from gateway.stream_infer import StreamInfer
+from inference import grpc_service_pb2 as oip
+from services.kit.call import Call
+from services.kit.deadline import Deadline
+from services.kit.errors import Draining, InvalidField, NoInstance, SequenceNotStarted, StateMismatch
+from services.kit.sequences import STATE
+from services.kit.transport.upstream import CallFailed
+from tests.unit.gateway.fakes import Gateway, broken, endpoint, fake, model, refused
+from tests.unit.gateway.resume.fakes import SEQUENCE, bundle, settled
+
+Id = int | str
+
+
+def request(
+    value: float = 1.0,
+    sequence: Id = 7,
+    *,
+    start: bool = False,
+    end: bool = False,
+    name: str = "sums",
+    version: str = "",
+) -> oip.ModelInferRequest:
+    """One step, whose id names its sequence and its value."""
+    made = oip.ModelInferRequest(model_name=name, model_version=version, id=f"{sequence} {value:g}")
+    made.raw_input_contents.append(struct.pack("<f", value))
+    if isinstance(sequence, int):
+        made.parameters["sequence_id"].int64_param = sequence
+    else:
+        made.parameters["sequence_id"].string_param = sequence
+    made.parameters["sequence_start"].bool_param = start
+    made.parameters["sequence_end"].bool_param = end
+    return made
+
+
+class Instance:
+    """Answers each step with the sum so far, which is its state too."""
+
+    def __init__(self, name: str = "one", version: int = 1, digest: str = "d1") -> None:
+        self.endpoint = endpoint(name, bundle(version, digest), service=SEQUENCE, answer=self.answer)
+        self.version, self.digest = version, digest
+        self.fails: list[Exception | None] = []  # what the next requests get
+        self.got: list[oip.ModelInferRequest] = []
+        self.with_state = True
+
+    def answer(self, path: str, data: bytes) -> bytes:
+        """One step."""
+        found = oip.ModelInferRequest.FromString(data)
+        self.got.append(found)
+        error = self.fails.pop(0) if self.fails else None
+        if error is not None:
+            raise error
+        state = found.parameters[STATE].string_param if STATE in found.parameters else ""
+        digest, _, total = state.partition(" ")
+        if digest not in ("", self.digest):
+            raise refused(StateMismatch("the state is of another bundle"))
+        (value,) = struct.unpack("<f", found.raw_input_contents[0])
+        answer = oip.ModelInferResponse(model_name="sums", model_version=str(self.version), id=found.id)
+        answer.raw_output_contents.append(struct.pack("<f", float(total or 0) * 0.5 + value))
+        if self.with_state and STATE in found.parameters:
+            answer.parameters[STATE].string_param = f"{self.digest} {float(total or 0) * 0.5 + value!r}"
+        return answer.SerializeToString()
+
+
+class Caller:
+    """One caller of the gateway."""
+
+    def __init__(self, *instances: Instance, resume: ResumeSettings | None = None, window: int = 64) -> None:
+        self.gateway = Gateway([one.endpoint for one in instances], resume=resume or ResumeSettings())
+        self.gateway.fleet.outliers._probe = self._unhealthy
+        self.instances = instances
+        self.calls: list[Call] = []
+        self.streams = StreamInfer(
+            self.gateway.routes, self.gateway.dispatch, self.gateway.infer, StreamSettings(window=window)
+        )
+
+    async def _unhealthy(self, endpoint: Endpoint) -> bool:
+        return False
+
+    async def infer(self, data: oip.ModelInferRequest) -> float:
+        """The answer to one request."""
+        self.calls.append(Call(MODEL_INFER, Deadline.after(5)))
+        handler = self.gateway.infer.methods()[MODEL_INFER].handler
+        answer = oip.ModelInferResponse.FromString(await handler(data.SerializeToString(), self.calls[-1]))
+        assert answer.id == data.id
+        assert STATE not in answer.parameters
+        return number(answer)
+
+    async def stream(self, *requests: oip.ModelInferRequest) -> list[tuple[str, float | str]]:
+        """Id, and number or error, of every answer to the requests."""
+
+        async def messages() -> AsyncIterator[bytes]:
+            for data in requests:
+                yield data.SerializeToString()
+
+        found: list[tuple[str, float | str]] = []
+        async with asyncio.timeout(10):
+            async for data in self.streams.stream(messages(), Call(STREAM_INFER, Deadline())):
+                answer = oip.ModelStreamInferResponse.FromString(data)
+                response = answer.infer_response
+                assert answer.error_message or response.parameters["triton_final_response"].bool_param
+                found.append((response.id, answer.error_message or number(response)))
+        return found
+
+    async def close(self) -> None:
+        """Nothing is left in flight."""
+        await self.gateway.close()
+        assert all(one.endpoint.in_flight == 0 for one in self.instances)
+
+
+def number(answer: oip.ModelInferResponse) -> float:
+    """The instance's output."""
+    found: float = struct.unpack("<f", answer.raw_output_contents[0])[0]
+    return found
+
+
+SUMS = [1.0, 2.5, 4.25, 6.125]  # of the steps 1, 2, 3, 4
+
+
+@pytest.mark.parametrize("sequence", [7, "seven"])
+async def test_the_state_goes_from_step_to_step_and_stays_here(sequence: Id) -> None:
+    caller = Caller(one := Instance())
+    steps = [request(value, sequence, start=value == 1, end=value == 4) for value in (1, 2, 3, 4)]
+    assert [await caller.infer(step) for step in steps] == SUMS
+    assert len(caller.gateway.sequences) == 0
+    with pytest.raises(SequenceNotStarted, match="to model 'sums' must specify the START flag"):
+        await caller.infer(request(5, sequence))
+    assert all(STATE in got.parameters for got in one.got)
+    await caller.close()
+
+
+@pytest.mark.parametrize("error", [broken(), broken(sent=False), refused(Draining("leaving", stage="admission"))])
+@pytest.mark.parametrize("at", range(4))
+async def test_a_sequence_goes_on_wherever_its_instance_breaks(error: Exception, at: int) -> None:
+    one, other = Instance("one"), Instance("other")
+    caller = Caller(one, other)
+    for value in range(4):
+        if value == at:
+            one.fails, other.fails = [error], [error]
+        one.fails = one.fails[:1]
+        assert await caller.infer(request(value + 1, start=not value, end=value == 3)) == SUMS[value]
+    assert caller.calls[at].trailers[-1][0] == "trivium-attempts"
+    assert int(caller.calls[at].trailers[-1][1]) > 1
+    await caller.close()
+
+
+async def test_a_step_that_fails_leaves_the_sequence_as_it_was() -> None:
+    caller = Caller(one := Instance())
+    assert await caller.infer(request(1, start=True)) == SUMS[0]
+    one.fails = [refused(InvalidField("wrong", field="inputs"))]
+    with pytest.raises(CallFailed, match="wrong"):
+        await caller.infer(request(9))
+    assert await caller.infer(request(2)) == SUMS[1]
+    one.fails = [refused(InvalidField("wrong", field="inputs"))]
+    with pytest.raises(CallFailed):
+        await caller.infer(request(1, 8, start=True))
+    with pytest.raises(SequenceNotStarted):
+        await caller.infer(request(2, 8))
+    await caller.close()
+
+
+async def test_a_sequence_stays_with_its_bundle_when_a_newer_one_comes() -> None:
+    old, newer, foreign = Instance("old"), Instance("newer", 2, "d2"), Instance("foreign", 1, "d3")
+    caller = Caller(old, newer, foreign, resume=ResumeSettings(timeout_s=0.05))
+    caller.gateway.routes.publish([old.endpoint], answered=True)
+    assert await caller.infer(request(1, start=True)) == SUMS[0]
+    caller.gateway.routes.publish([old.endpoint, newer.endpoint, foreign.endpoint], answered=True)
+    assert [await caller.infer(request(value)) for value in (2, 3)] == SUMS[1:3]
+    assert [got.model_version for got in old.got] == ["", "1", "1"]
+    caller.gateway.routes.publish([newer.endpoint, foreign.endpoint], answered=True)
+    with pytest.raises(NoInstance):
+        await caller.infer(request(4))
+    assert newer.got == foreign.got == []
+    caller.gateway.routes.publish([old.endpoint], answered=True)
+    assert await caller.infer(request(4)) == SUMS[3]
+    await caller.close()
+
+
+async def test_a_live_sequence_waits_for_an_instance() -> None:
+    caller = Caller(one := Instance())
+    await caller.infer(request(1, start=True))
+    caller.gateway.routes.publish([], answered=True)
+    waiting = asyncio.ensure_future(caller.infer(request(2)))
+    await settled()
+    assert not waiting.done()
+    caller.gateway.routes.publish([one.endpoint], answered=True)
+    assert await waiting == SUMS[1]
+    await caller.close()
+
+
+async def test_switched_off_the_first_failure_of_a_step_stands() -> None:
+    one, other = Instance("one"), Instance("other")
+    caller = Caller(one, other, resume=ResumeSettings(enabled=False))
+    one.fails, other.fails = [broken()], [broken()]
+    with pytest.raises(NoInstance):
+        await caller.infer(request(1, start=True))
+    assert len(one.got) + len(other.got) == 1
+    await caller.close()
+
+
+async def test_steps_of_one_sequence_take_turns_in_the_order_they_came() -> None:
+    caller = Caller(one := Instance())
+    fake(one.endpoint).hanging = gate = asyncio.Event()
+    work = [asyncio.ensure_future(caller.infer(request(value, start=value == 1))) for value in (1, 2, 3, 4)]
+    await settled()
+    assert len(fake(one.endpoint).seen) == 1
+    gate.set()
+    assert await asyncio.gather(*work) == SUMS
+    await caller.close()
+
+
+def _plain(**parameters: bool | int | str) -> oip.ModelInferRequest:
+    made = oip.ModelInferRequest(model_name="sums", id="1.0", raw_input_contents=[struct.pack("<f", 1)])
+    for name, value in parameters.items():
+        kind = {bool: "bool_param", int: "int64_param", str: "string_param"}[type(value)]
+        setattr(made.parameters[name], kind, value)
+    return made
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        _plain(),
+        _plain(sequence_id=0),
+        _plain(sequence_id=""),
+        _plain(sequence_id=True),
+        _plain(sequence_id=7, sequence_start=1),
+        _plain(sequence_id=7, sequence_start=True, sequence_end="yes"),
+        _plain(sequence_id=7, sequence_start=True, trivium_state="d1 1.0"),
+    ],
+    ids=str,
+)
+async def test_what_is_no_sequence_of_ours_passes_as_it_is(given: oip.ModelInferRequest) -> None:
+    caller = Caller(one := Instance())
+    handler = caller.gateway.infer.methods()[MODEL_INFER].handler
+    answer = await handler(given.SerializeToString(), Call(MODEL_INFER, Deadline()))
+    assert (STATE in oip.ModelInferResponse.FromString(answer).parameters) == (STATE in given.parameters)
+    assert one.got == [given]
+    assert len(caller.gateway.sequences) == 0
+    await caller.close()
+
+
+async def test_a_step_whose_caller_keeps_the_state_can_be_computed_twice() -> None:
+    one, other = Instance("one"), Instance("other")
+    caller = Caller(one, other)
+    one.fails, other.fails = [broken()], []
+    one.endpoint.in_flight = -1
+    handler = caller.gateway.infer.methods()[MODEL_INFER].handler
+    given = _plain(sequence_id=7, trivium_state="d1 2.0")
+    answer = oip.ModelInferResponse.FromString(await handler(given.SerializeToString(), Call(MODEL_INFER, Deadline())))
+    assert answer.parameters[STATE].string_param == "d1 2.0"
+    assert len(other.got) == 1
+    one.endpoint.in_flight += 1
+    await caller.close()
+
+
+async def test_models_without_state_are_not_parsed_whatever_they_say() -> None:
+    plain = endpoint("plain", model("digits"))
+    gateway = Gateway([plain, Instance().endpoint])
+    data = request(1, name="digits").SerializeToString()
+    assert await gateway.infer.infer(data, Call(MODEL_INFER, Deadline())) == b"answer of plain"
+    assert fake(plain).seen[0].request is data
+
+
+async def test_an_answer_without_state_is_a_fault_of_the_instance() -> None:
+    caller = Caller(one := Instance())
+    one.with_state = False
+    with pytest.raises(CallFailed, match="brings no state"):
+        await caller.infer(request(1, start=True))
+    await caller.close()
+
+
+@pytest.mark.parametrize("window", [1, 3, 64])
+async def test_sequences_on_a_stream_go_on_side_by_side_each_in_order(window: int) -> None:
+    one, other = Instance("one"), Instance("other")
+    caller = Caller(one, other, window=window)
+    one.fails, other.fails = [None, broken(), None, broken()], [None, None, broken()]
+    steps = [request(value, sequence, start=value == 1) for value in (1, 2, 3, 4) for sequence in (1, "b", 3)]
+    found = await caller.stream(*steps)
+    for sequence in (1, "b", 3):
+        expected = [(f"{sequence} {value}", total) for value, total in zip((1, 2, 3, 4), SUMS, strict=True)]
+        assert [answer for answer in found if answer[0].startswith(f"{sequence} ")] == expected
+    assert len(found) == len(steps)
+    await caller.close()
+
+
+async def test_a_step_that_fails_on_a_stream_is_one_message() -> None:
+    caller = Caller(one := Instance())
+    found = await caller.stream(request(9, 5), request(1, start=True), request(1, -3, start=True), request(2))
+    assert dict(found)["7 2"] == SUMS[1]
+    errors = [text for _, text in found if isinstance(text, str)]
+    assert len(errors) == 2
+    assert any("must specify the START flag" in text for text in errors)
+    assert any("must be 0 or more" in text for text in errors)
+    assert len(one.got) == 2
+    await caller.close()
+
+
+async def test_a_caller_that_leaves_its_stream_leaves_no_step_behind() -> None:
+    caller = Caller(one := Instance())
+    fake(one.endpoint).hanging = asyncio.Event()
+    work = asyncio.ensure_future(caller.stream(request(1, start=True), request(2)))
+    await settled(lambda: bool(fake(one.endpoint).seen))
+    work.cancel()
+    await asyncio.wait((work,))
+    assert fake(one.endpoint).cancelled == 1
+    assert len(caller.gateway.sequences) == 0
+    await caller.close()
