@@ -19,8 +19,9 @@ CYCLE = 11  # years, about, from one maximum to the next
 STEPS = 80  # years of one training series, before those that it forecasts
 KNOWN = 9  # years that a training series begins with and no error is counted after: less than a cycle says little
 SCALE = 50.0  # of sunspot numbers, in the loss
-SIMULATED = 4000  # series
-PART = 0.5  # of a batch that is simulated
+SIMULATED = 8000  # series
+PART = 0.875  # of a batch that is simulated
+LOWEST, HIGHEST = 4.0, 20.0  # between them is the root of a simulated series' maximum; the highest so far is 13.8
 LAGS = 9  # years that the simulation looks back
 SETTLED = 100  # years that a simulation runs before its series begins
 
@@ -36,15 +37,15 @@ def load() -> tuple[Array, Array]:
 def batches(settings: Hyperparameters, random: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
     """Endless batches of series, float32 [batch, STEPS, 1], and what follows each step, float32 [batch, STEPS, 12].
 
-    Part of them are pieces of the training years, a little faster or slower and with noise in what the network sees;
-    the others are simulated. All are made higher or lower.
+    Some are pieces of the training years, a little faster or slower and with noise in what the network sees; most are
+    simulated, as 259 years are few. All are made higher or lower.
     """
     numbers = torch.from_numpy(load()[1][:-HELD_OUT])
     imagined = simulated(numbers.numpy(), SIMULATED, np.random.default_rng(settings.seed))
     count = round(PART * settings.batch)
     while True:
         real = _pieces(numbers, settings.batch - count, random)
-        chosen = torch.randint(0, SIMULATED, (count,), generator=random)
+        chosen = torch.randint(0, len(imagined), (count,), generator=random)
         seen, true = torch.cat((_noisy(real, random), imagined[chosen])), torch.cat((real, imagined[chosen]))
         height = torch.exp(0.2 * torch.randn(settings.batch, 1, generator=random))
         following = (height * true)[:, 1:].unfold(1, HORIZON, 1)
@@ -52,21 +53,27 @@ def batches(settings: Hyperparameters, random: torch.Generator) -> Iterator[tupl
 
 
 def simulated(numbers: Array, count: int, random: np.random.Generator) -> Tensor:
-    """Series that an autoregression of the numbers' roots goes on with by chance: float32 [count, STEPS + 12].
+    """Series that an autoregression of the numbers' roots goes on with by chance: float32 [about count, STEPS + 12].
 
-    Source: G. U. Yule, Philosophical Transactions of the Royal Society A 226, 1927, of sunspots.
+    Each series has weights of its own, as likely as the numbers let them be; those that die out or explode are left
+    out. Source: G. U. Yule, Philosophical Transactions of the Royal Society A 226, 1927, of sunspots.
     """
     roots = np.sqrt(numbers.astype(np.float64))
     past = np.lib.stride_tricks.sliding_window_view(roots[:-1], LAGS)
     rows = np.column_stack((np.ones(len(past)), past))
     weights, *_ = np.linalg.lstsq(rows, roots[LAGS:], rcond=None)
     surprises = roots[LAGS:] - rows @ weights
+    surprises *= np.sqrt(len(rows) / (len(rows) - LAGS - 1))  # the fit has taken that much of them
+    spread = np.linalg.cholesky(np.linalg.inv(rows.T @ rows) * surprises.var())
+    drawn = weights + random.normal(size=(count, LAGS + 1)) @ spread.T
     series = np.zeros((count, SETTLED + STEPS + HORIZON))
     series[:, :LAGS] = past[random.integers(0, len(past), count)]
     for year in range(LAGS, series.shape[1]):
-        expected = weights[0] + series[:, year - LAGS : year] @ weights[1:]
-        series[:, year] = np.maximum(expected + random.choice(surprises, count), 0)
-    return torch.from_numpy(np.square(series[:, SETTLED:]).astype(np.float32))
+        expected = drawn[:, 0] + (series[:, year - LAGS : year] * drawn[:, 1:]).sum(1)
+        series[:, year] = np.clip(expected + random.choice(surprises, count), 0, 2 * HIGHEST)
+    highest = series[:, SETTLED:].max(1)
+    likely = series[(highest > LOWEST) & (highest < HIGHEST), SETTLED:]
+    return torch.from_numpy(np.square(likely).astype(np.float32))
 
 
 def _pieces(numbers: Tensor, count: int, random: torch.Generator) -> Tensor:
