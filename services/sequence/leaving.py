@@ -50,6 +50,8 @@ class Leaving:
                 finally:
                     self._waits.discard(wait)
         except TimeoutError:
+            if not self._left:
+                raise
             raise _draining() from None
 
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from inference import grpc_service_pb2 as oip
 from services.kit.call import Call
 from services.kit.errors import InvalidField
-from services.kit.inference import bundle as bundles
 from services.kit.inference.bundle import Array
 from services.kit.inference.job import Output
 from services.kit.inference.oip import through_batcher
@@ -46,7 +45,7 @@ class SequenceInfer:
         x = _checked(inputs, pipeline)
         if pipeline.recurrence.bidirectional:
             return await recurrent.whole(model, x, call.deadline), {}
-        _check_one_row(x, model)
+        _check_one_row(x, model, pipeline)
         step = step_of(given)
         if step.state is not None:
             return await self._stateless(model, pipeline, x[0], step.state, call)
@@ -56,11 +55,10 @@ class SequenceInfer:
         self, model: SequenceModel, pipeline: Pipeline, x: Array, given: str, call: Call
     ) -> tuple[Output, Mapping[str, str]]:
         """The caller keeps the state."""
-        digest = bytes.fromhex(bundles.digest(model.bundle))
         width = pipeline.recurrence.state_width
-        state = unpacked(_decoded(given), digest, width, FIELD) if given else StreamState.fresh(width)
+        state = unpacked(_decoded(given), model.digest, width, FIELD) if given else StreamState.fresh(width)
         output = await self._taken(model, pipeline, state, x, call)
-        return output, {STATE: base64.b64encode(state.packed(digest)).decode()}
+        return output, {STATE: base64.b64encode(state.packed(model.digest)).decode()}
 
     async def _in_sequence(self, model: SequenceModel, pipeline: Pipeline, x: Array, step: Step, call: Call) -> Output:
         """This instance keeps the state; a request that fails leaves it as it was."""
@@ -75,26 +73,29 @@ class SequenceInfer:
         self, model: SequenceModel, pipeline: Pipeline, state: StreamState, x: Array, call: Call
     ) -> Output:
         """The outputs [1, steps, ...]; `state` goes on."""
-        pipeline.check_length(len(x), pipeline.recurrence.input, taken=state.step)
+        pipeline.check_length(len(x), _field(pipeline), taken=state.step)
         windows = recurrent.advance(model, state, x, call.deadline, self._window_steps, admitted=False)
         return recurrent.joined([window async for window in windows])
 
 
 def _checked(inputs: Mapping[str, Array], pipeline: Pipeline) -> Array:
     """The series of all rows, float32 [rows, steps, width]."""
-    name = pipeline.recurrence.input
-    x = inputs[name]
-    pipeline.check_length(x.shape[1], name)
-    pipeline.check_finite(x, name)
+    x = inputs[pipeline.recurrence.input]
+    pipeline.check_length(x.shape[1], _field(pipeline))
+    pipeline.check_finite(x, _field(pipeline))
     return x
 
 
-def _check_one_row(x: Array, model: SequenceModel) -> None:
+def _field(pipeline: Pipeline) -> str:
+    return f"inputs[{pipeline.recurrence.input}]"
+
+
+def _check_one_row(x: Array, model: SequenceModel, pipeline: Pipeline) -> None:
     if len(x) != 1:
         raise InvalidField(
             f"inference request to model '{model.name}' must specify batch-size 1 due to requirements of sequence "
             "batcher",
-            field="inputs[x].shape",
+            field=f"{_field(pipeline)}.shape",
             limit="1",
             value=str(len(x)),
         )

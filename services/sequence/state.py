@@ -54,9 +54,7 @@ def unpacked(data: bytes, digest: bytes, width: int, field: str) -> StreamState:
     """
     body, size = data[: -CHECKSUM.size], f"{len(data)} bytes"
     if len(data) < HEADER.size + CHECKSUM.size or data[: len(MAGIC)] != MAGIC:
-        raise InvalidField(
-            f"{field} holds {len(data)} bytes that are no state", field=field, value=f"{len(data)} bytes"
-        )
+        raise InvalidField(f"{field} holds {size} that are no state", field=field, value=size)
     if zlib.crc32(body) != CHECKSUM.unpack(data[-CHECKSUM.size :])[0]:
         raise InvalidField(f"{field} is damaged: its checksum is wrong", field=field, value=size)
     _, version, owner, step = HEADER.unpack_from(body)
@@ -68,12 +66,11 @@ def unpacked(data: bytes, digest: bytes, width: int, field: str) -> StreamState:
             value=owner.hex(),
             limit=digest.hex(),
         )
-    values = np.frombuffer(body, FLOAT32, offset=HEADER.size)
-    if values.size != width:
+    wanted = HEADER.size + width * FLOAT32.itemsize + CHECKSUM.size
+    if len(data) != wanted:
         raise InvalidField(
-            f"{field} holds {values.size} numbers and the limit is {width}",
-            field=field,
-            limit=str(width),
-            value=str(values.size),
+            f"{field} holds {size} and a state of this bundle has {wanted}", field=field, limit=str(wanted), value=size
         )
-    return StreamState(step, values.reshape(1, -1))
+    # A copy, as the numbers lie at an odd address within the bytes and engines want them aligned.
+    values = np.frombuffer(body, FLOAT32, offset=HEADER.size).astype(np.float32).reshape(1, -1)
+    return StreamState(step, values)

@@ -6,7 +6,6 @@ from collections.abc import AsyncGenerator
 from services.kit.call import Call
 from services.kit.deadline import Deadline
 from services.kit.errors import InputTooLarge, InvalidField
-from services.kit.inference import bundle as bundles
 from services.kit.inference import ranking
 from services.kit.inference.bundle import Array
 from services.kit.inference.job import Output
@@ -35,7 +34,7 @@ class Stream:
         self._model, self._pipeline, self._settings = model, pipeline, settings
         self._named, self._return_state = first.model, first.return_state
         self._top_k = ranking.top_k(first, DEFAULT_TOP_K)
-        self._digest = bytes.fromhex(bundles.digest(model.bundle))
+        self._digest = model.digest
         width = pipeline.recurrence.state_width
         self._state = StreamState.fresh(width)
         if first.resume_state:

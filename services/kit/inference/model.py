@@ -7,6 +7,7 @@ from typing import Generic, TypeVar
 
 from services.kit.call import Call
 from services.kit.errors import UnsupportedByModel
+from services.kit.inference import bundle as bundles
 from services.kit.inference.batcher import Batcher, Output
 from services.kit.inference.bundle import Bundle, Manifest
 from services.kit.inference.engine import Engine
@@ -24,6 +25,10 @@ class Model(Generic[P]):
     batcher: Batcher
     max_batch: int  # rows of one request; 0 where dimension 0 is no batch
     stack: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack)  # closed, it is unloaded
+    digest: bytes = field(init=False)  # SHA-256 of the bundle
+
+    def __post_init__(self) -> None:
+        self.digest = bytes.fromhex(bundles.digest(self.bundle))
 
     @property
     def name(self) -> str:
