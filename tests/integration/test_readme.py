@@ -19,11 +19,11 @@ LIMIT_S = 120
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def address(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
-    """Where a gateway with one vision instance listens."""
+    """Where a gateway with one instance of each service listens."""
     async with Suite.open(tmp_path_factory.mktemp("readme")) as suite:
-        await suite.start("vision", "vision-1")
+        await asyncio.gather(suite.start("vision", "vision-1"), suite.start("sequence", "sequence-1"))
         gateway = await suite.start_gateway()
-        await serving(gateway.address, "model/digits-cnn")
+        await asyncio.gather(*(serving(gateway.address, f"model/{name}") for name in ("digits-cnn", "digits-rnn")))
         yield gateway.address
 
 
