@@ -177,6 +177,7 @@ class Stream:
         while not attempt.over:
             message = self._journal.next()
             if message is not None:
+                self._room.set()
                 yield message
             elif self._journal.closed:
                 return

@@ -469,3 +469,16 @@ async def test_what_the_transport_leaves_waiting_for_messages_ends_with_its_atte
     await settled()
     assert [task.done() for task in left] == [True]
     await caller.close()
+
+
+async def test_messages_without_values_do_not_fill_a_stream_for_ever() -> None:
+    caller = Caller([one := Instance()], ResumeSettings(max_bytes=500))
+    caller.publish()
+    caller.send(message(model="sums"), *([message(model="sums")] * 50), message(1), end=True)
+    waiting = asyncio.ensure_future(caller.rest())
+    await settled()
+    assert 1 < caller.taken < 10
+    caller.publish(one)
+    assert [answer.step for answer in await waiting] == [1]
+    assert len(one.got) == 52
+    await caller.close()
