@@ -19,7 +19,6 @@ from services.kit.errors import (
 )
 from services.kit.sequences import STATE, SequenceLimits, Sequences
 from services.sequence.oip import SequenceInfer
-from services.sequence.recurrent import SequenceModel
 from services.sequence.state import StreamState, unpacked
 from tests.unit.sequence.fakes import MAX_STEPS, STATE_WIDTH, FakeModel, manifest, model
 
@@ -37,7 +36,7 @@ def infer(sequences: Table) -> SequenceInfer:
 
 
 @pytest.fixture
-def echo() -> SequenceModel:
+def echo() -> Any:
     return model(kind="values")
 
 
@@ -66,7 +65,7 @@ async def refusal(infer: SequenceInfer, asked: Any, *values: float, **given: Any
 
 
 async def test_this_instance_keeps_the_state_of_a_sequence_from_start_to_end(
-    infer: SequenceInfer, echo: SequenceModel, sequences: Table
+    infer: SequenceInfer, echo: Any, sequences: Table
 ) -> None:
     assert await ask(infer, echo, 1, id=7, start=True) == ([1], None)
     assert await ask(infer, echo, 2, 3, id=7) == ([3, 6], None)
@@ -77,7 +76,7 @@ async def test_this_instance_keeps_the_state_of_a_sequence_from_start_to_end(
 
 
 async def test_the_caller_may_keep_the_state_and_then_this_instance_keeps_nothing(
-    infer: SequenceInfer, echo: SequenceModel, sequences: Table
+    infer: SequenceInfer, echo: Any, sequences: Table
 ) -> None:
     sums, state = await ask(infer, echo, 1, 2, state="")
     assert sums == [1, 3]
@@ -91,7 +90,7 @@ async def test_the_caller_may_keep_the_state_and_then_this_instance_keeps_nothin
 
 
 async def test_flags_of_a_sequence_change_nothing_where_the_caller_keeps_the_state(
-    infer: SequenceInfer, echo: SequenceModel, sequences: Table
+    infer: SequenceInfer, echo: Any, sequences: Table
 ) -> None:
     _, state = await ask(infer, echo, 1, state="", id=7, start=True)
     assert (await ask(infer, echo, 1, state=state, id=7, end=True))[0] == [2]
