@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from services.kit.errors import Draining
 
@@ -14,14 +14,15 @@ class Leaving:
 
     def __init__(self) -> None:
         self._left = False
-        self._waits: set[asyncio.Timeout] = set()
+        self._waiting: set[asyncio.Task[Any]] = set()
+        self._interrupted: set[asyncio.Task[Any]] = set()
 
     def leave(self) -> None:
         """From now on no stream gets a further message."""
         self._left = True
-        now = asyncio.get_running_loop().time()
-        for wait in self._waits:
-            wait.reschedule(now)
+        for task in self._waiting - self._interrupted:
+            self._interrupted.add(task)
+            task.cancel()
 
     async def messages(self, first: Message, others: AsyncIterator[Message]) -> AsyncGenerator[Message, None]:
         """The first message and all that follow.
@@ -40,19 +41,20 @@ class Leaving:
         Raises:
             Draining: the instance is leaving.
         """
+        task = asyncio.current_task()
+        assert task is not None
         if self._left:
             raise _draining()
+        self._waiting.add(task)
         try:
-            async with asyncio.timeout(None) as wait:
-                self._waits.add(wait)
-                try:
-                    return await anext(messages, None)
-                finally:
-                    self._waits.discard(wait)
-        except TimeoutError:
-            if not self._left:
-                raise
-            raise _draining() from None
+            return await anext(messages, None)
+        except asyncio.CancelledError:
+            if task in self._interrupted and not task.uncancel():
+                raise _draining() from None
+            raise
+        finally:
+            self._waiting.discard(task)
+            self._interrupted.discard(task)
 
 
 def _draining() -> Draining:

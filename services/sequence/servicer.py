@@ -66,12 +66,12 @@ class SequenceServicer:
         model, pipeline = self._tracking(first.model)
         stream = Stream(model, pipeline, first, self._settings)
         call.fields["model"] = f"{model.name}:{model.version}"
-        messages = ahead(self._leaving.messages(first, requests), READ_AHEAD)
-        windows = ahead(stream.windows(messages, call.deadline), COMPUTED_AHEAD)
+        series = ahead(stream.series(self._leaving.messages(first, requests)), READ_AHEAD)
+        windows = ahead(stream.windows(series, call.deadline), COMPUTED_AHEAD)
         try:
             async with contextlib.aclosing(windows):
                 async for window in windows:
-                    for answer in window:
+                    for answer in stream.answers(window):
                         yield answer
                         stream.answered = answer.step
         except TriviumError as error:

@@ -1,7 +1,12 @@
-"""Stream: one Track call: where it is, what it answers, what it cost."""
+"""Stream: one Track call: where it is, what it answers, what it cost.
+
+Messages pass three stages, each of which may be ahead of the next: `series` reads them, `windows` computes, `answers`
+says what came out. Between two runs of the engine stands the second one alone, so it does nothing else.
+"""
 
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
+from dataclasses import dataclass
 
 from services.kit.call import Call
 from services.kit.deadline import Deadline
@@ -16,6 +21,15 @@ from services.sequence.state import StreamState, unpacked
 from trivium.sequence.v1 import sequence_pb2 as pb
 
 DEFAULT_TOP_K = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What one run said, and the state after it."""
+
+    output: Output
+    state: StreamState
+    ends_message: bool
 
 
 class Stream:
@@ -39,10 +53,68 @@ class Stream:
         self._state = StreamState.fresh(width)
         if first.resume_state:
             self._state = unpacked(first.resume_state, self._digest, width, "resume_state")
-        self._begun = self._computed = self._state.step
+        self._begun = self._read = self._encoded = self._state.step  # steps so far, at each stage
         self.answered = self._begun  # the last step whose answer went out; kept by whoever sends them
         self._queue_s = self._compute_s = 0.0
         self._largest_batch = 0
+
+    async def series(self, requests: AsyncGenerator[pb.TrackRequest, None]) -> AsyncGenerator[Array, None]:
+        """The steps of each message, float32 [steps, width].
+
+        Raises:
+            InvalidField, InputTooLarge: a message that this stream cannot take.
+        """
+        first = True
+        async with contextlib.aclosing(requests):
+            async for request in requests:
+                if not first:
+                    self._check_later(request)
+                first = False
+                x = self._pipeline.series(request.values)
+                self._check_length(len(x))
+                self._read += len(x)
+                yield x
+
+    async def windows(self, series: AsyncGenerator[Array, None], deadline: Deadline) -> AsyncGenerator[Window, None]:
+        """What each run of the engine said, in order."""
+        state = self._state
+        async with contextlib.aclosing(series):
+            async for x in series:
+                last = state.step + len(x)
+                outputs = advance(self._model, state, x, deadline, self._settings.window_steps, admitted=True)
+                async with contextlib.aclosing(outputs):
+                    async for output in outputs:
+                        yield Window(output, StreamState(state.step, state.values), state.step == last)
+
+    def answers(self, window: Window) -> Iterator[pb.TrackResponse]:
+        """The answer to each step of a window, in order."""
+        self._add(window.output)
+        for said in self._pipeline.said(window.output.arrays):
+            answer = self._answer(said)
+            if self._return_state and window.ends_message and answer.step == window.state.step:
+                answer.state = window.state.packed(self._digest)
+            yield answer
+
+    def report(self, call: Call) -> None:
+        """Tells the call's trailers, stage times and log line what the stream cost, and how many steps it answered."""
+        call.fields["steps"] = self.answered - self._begun
+        self._model.report(Output({}, self._queue_s, self._compute_s, self._largest_batch), call)
+
+    def _answer(self, said: Array) -> pb.TrackResponse:
+        answer = pb.TrackResponse(step=self._encoded + 1)
+        if self._pipeline.classifies:
+            answer.classes.extend(ranking.encoded(self._pipeline.rank(said, self._top_k)))
+        else:
+            answer.values.extend(self._pipeline.values(said))
+        if self._encoded == self._begun:
+            answer.model = f"{self._model.name}:{self._model.version}"
+        self._encoded += 1
+        return answer
+
+    def _add(self, output: Output) -> None:
+        self._queue_s += output.queue_s
+        self._compute_s += output.compute_s
+        self._largest_batch = max(self._largest_batch, output.batch_size)
 
     def _check_later(self, request: pb.TrackRequest) -> None:
         """Whether a message can come after the first one.
@@ -64,57 +136,6 @@ class Stream:
                 value=f"{len(request.resume_state)} bytes",
             )
 
-    async def windows(
-        self, requests: AsyncGenerator[pb.TrackRequest, None], deadline: Deadline
-    ) -> AsyncGenerator[list[pb.TrackResponse], None]:
-        """The answers to all steps of all messages, in order, a list for each run of the engine."""
-        first = True
-        async with contextlib.aclosing(requests):
-            async for request in requests:
-                if not first:
-                    self._check_later(request)
-                first = False
-                async with contextlib.aclosing(self._windows(request, deadline)) as windows:
-                    async for window in windows:
-                        yield window
-
-    async def _windows(
-        self, request: pb.TrackRequest, deadline: Deadline
-    ) -> AsyncGenerator[list[pb.TrackResponse], None]:
-        """The answers to the steps of one message."""
-        x = self._pipeline.series(request.values)
-        self._check_length(len(x))
-        last = self._state.step + len(x)
-        windows = advance(self._model, self._state, x, deadline, self._settings.window_steps, admitted=True)
-        async with contextlib.aclosing(windows):
-            async for window in windows:
-                self._add(window)
-                answers = [self._answer(said) for said in self._pipeline.said(window.arrays)]
-                if self._return_state and self._state.step == last:
-                    answers[-1].state = self._state.packed(self._digest)
-                yield answers
-
-    def report(self, call: Call) -> None:
-        """Tells the call's trailers, stage times and log line what the stream cost, and how many steps it answered."""
-        call.fields["steps"] = self.answered - self._begun
-        self._model.report(Output({}, self._queue_s, self._compute_s, self._largest_batch), call)
-
-    def _answer(self, said: Array) -> pb.TrackResponse:
-        self._computed += 1
-        answer = pb.TrackResponse(step=self._computed)
-        if self._pipeline.classifies:
-            answer.classes.extend(ranking.encoded(self._pipeline.rank(said, self._top_k)))
-        else:
-            answer.values.extend(self._pipeline.values(said))
-        if self._computed == self._begun + 1:
-            answer.model = f"{self._model.name}:{self._model.version}"
-        return answer
-
-    def _add(self, window: Output) -> None:
-        self._queue_s += window.queue_s
-        self._compute_s += window.compute_s
-        self._largest_batch = max(self._largest_batch, window.batch_size)
-
     def _check_length(self, steps: int) -> None:
         limit = self._settings.max_message_steps
         if steps > limit:
@@ -125,4 +146,4 @@ class Stream:
                 value=str(steps),
             )
         if steps:
-            self._pipeline.check_length(steps, "values", taken=self._state.step)
+            self._pipeline.check_length(steps, "values", taken=self._read)

@@ -6,7 +6,7 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import numpy as np
 import psutil
 from prometheus_client import CollectorRegistry
 
+from services.kit.ahead import ahead
 from services.kit.deadline import Deadline
 from services.kit.inference.batcher import BatcherSettings
 from services.kit.inference.bundle import Bundle
@@ -24,6 +25,7 @@ from services.kit.inference.models import Models, ModelsSettings
 from services.kit.telemetry import LogSettings, configure_logs
 from services.sequence.pipeline import Pipeline
 from services.sequence.recurrent import runner_of
+from services.sequence.servicer import COMPUTED_AHEAD, READ_AHEAD
 from services.sequence.settings import SeriesSettings
 from services.sequence.state import StreamState
 from services.sequence.stream import Stream
@@ -140,14 +142,15 @@ def inside(model: Any) -> StreamOf:
         first = pb.TrackRequest(return_state=load.state)
         message = pb.TrackRequest(values=[0.5] * load.steps)
 
-        async def messages() -> AsyncIterator[pb.TrackRequest]:
+        async def messages() -> AsyncGenerator[pb.TrackRequest, None]:
             yield first
             while True:
                 yield message
 
         own = Stream(model, model.pipeline, first, SeriesSettings())
-        async for window in own.windows(messages(), Deadline()):  # type: ignore[arg-type]
-            count(len(window))
+        series = ahead(own.series(messages()), READ_AHEAD)
+        async for window in ahead(own.windows(series, Deadline()), COMPUTED_AHEAD):
+            count(sum(bool(answer.SerializeToString()) for answer in own.answers(window)))
 
     return stream
 
