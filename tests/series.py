@@ -64,6 +64,24 @@ def infer_request(model: str, x: Array, **parameters: Any) -> oip.ModelInferRequ
     return request
 
 
+def whole_stream(
+    channel: grpc.Channel, sent: Iterable[bytes], path: str = TRACK
+) -> tuple[list[pb.TrackResponse], grpc.RpcError | None]:
+    """The answers to a stream of these messages, and its error if it has one; blocks until it has ended.
+
+    For streams that end while they are sent on: there, grpc.aio may tell of an INTERNAL error of its own.
+    """
+    method: Any = channel.stream_stream(path)
+    call = method(iter(sent), timeout=TIMEOUT_S)
+    answers: list[pb.TrackResponse] = []
+    try:
+        for data in call:
+            answers.append(pb.TrackResponse.FromString(data))
+    except grpc.RpcError as error:
+        return answers, error
+    return answers, None
+
+
 class Track:
     """One live stream."""
 
