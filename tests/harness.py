@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -26,6 +25,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from deploy.local.child import Child, Program
+from deploy.local.ports import free_ports
 from services.kit.discovery import ConsulSettings, Instance, Watcher
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,10 +39,8 @@ OPTIONS = [
 
 
 def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    """A port that nobody listens on, and that the system gives to no outgoing connection."""
+    return free_ports(1)[0]
 
 
 def error_info(error: grpc.aio.AioRpcError) -> ErrorInfo:

@@ -481,7 +481,7 @@ async def test_a_bad_request_on_a_stream_of_the_protocol_is_an_answer_and_the_st
     assert b"".join(bits) == graph_says(place.bundles["rnn"], np.ones((2, 1), np.float32)).tobytes()
 
 
-EXAMPLES = settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+EXAMPLES = settings(max_examples=10, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 
 
 @pytest.fixture(scope="module")

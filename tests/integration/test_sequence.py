@@ -316,6 +316,29 @@ async def test_streams_have_a_limit_and_silent_ones_end(running: Running, small:
         assert await small.metric("trivium_live_streams") == 0
 
 
+async def test_a_caller_that_never_reads_is_let_go(running: Running, small: Replica) -> None:
+    """`gru` answers 128 numbers a step: what the transport takes in for the caller is soon full."""
+    ended = {"code": "DEADLINE_EXCEEDED", "reason": "DEADLINE_EXPIRED"}
+    before = await small.metric("trivium_calls_total", **ended)
+    async with calling(small.address) as caller:
+        stream = caller.stream()
+        await stream.send(model="gru")
+
+        async def send() -> None:
+            x = series(0, 256, 2)
+            while True:
+                await stream.send(x)
+
+        sending = asyncio.create_task(send())
+        async with asyncio.timeout(30):
+            while await small.metric("trivium_calls_total", **ended) == before:  # noqa: ASYNC110
+                await asyncio.sleep(0.1)  # the instance tells of it by nothing else: its caller does not listen
+        assert await small.metric("trivium_live_streams") == 0
+        sending.cancel()
+        await asyncio.gather(sending, return_exceptions=True)
+        stream.call.cancel()
+
+
 async def test_sequences_have_a_limit_and_silent_ones_are_forgotten(small: Replica) -> None:
     async with calling(small.address) as caller:
         assert [await start_sequence(caller, number) for number in (1, 2, 3)] == ["", "", "QUEUE_FULL"]

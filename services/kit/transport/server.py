@@ -145,9 +145,18 @@ class _Runner:
         async with contextlib.aclosing(self.method.handler(request, call)) as responses:
             async for response in responses:
                 await _send_initial(call, context)
-                await context.write(self.method.serialize(response))
+                await self._write(self.method.serialize(response), context)
                 if activity:
                     activity.answered()
+
+    async def _write(self, data: bytes, context: "Context") -> None:
+        """One answer; ends the call of a caller that reads none for too long."""
+        idle_s = self._limits.stream_idle_s
+        try:
+            async with asyncio.timeout(idle_s):
+                await context.write(data)
+        except TimeoutError:
+            raise DeadlineExpired(f"no answer was read for {idle_s:g} s", limit=f"{idle_s:g}") from None
 
     async def _requests(self, messages: AsyncIterator[bytes], activity: "_Activity") -> AsyncIterator[Any]:
         """The caller's messages, parsed; ends the call when nothing passes either way for too long."""
