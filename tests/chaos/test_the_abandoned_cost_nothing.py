@@ -8,9 +8,9 @@ import psutil
 import pytest
 
 from tests.harness import Replica, Suite, serving
-from tests.recurrent import recurrent_bundle
+from tests.recurrent import KINDS, recurrent_bundle
 
-MODEL = "lstm"
+MODEL = "rnn"
 MIB = 2**20
 LIMIT_S = 60
 
@@ -43,9 +43,9 @@ async def gone(service: Replica, gateway: Replica) -> None:
 async def waves(tmp_path: Path, *, count: int, times: int) -> list[float]:
     """MiB that service and gateway have together after each wave of abandoned streams."""
     folder = tmp_path / "bundles"
-    recurrent_bundle(folder, MODEL, layers=2, hidden=256, horizon=1)
+    recurrent_bundle(folder, MODEL, **KINDS[MODEL])
     async with Suite.open(tmp_path) as suite:
-        service = await suite.start("sequence", "sequence-1", BUNDLES_DIR=folder, DEFAULT_MODEL=MODEL)
+        service = await suite.start("sequence", "sequence-1", BUNDLES_DIR=folder, BATCHER__MAX_BATCH=16)
         gateway = await suite.start_gateway(SEQUENCES__IDLE_S=1)
         await serving(gateway.address, f"model/{MODEL}")
         processes = [psutil.Process(replica.child.pid) for replica in (service, gateway)]

@@ -1,20 +1,12 @@
 """Bundles that several files ask about: exporting a network takes seconds."""
 
 import dataclasses
-from typing import Any
 
 import pytest
 
 from services.kit.inference import bundle as bundles
 from services.kit.inference.bundle import Bundle
-from tests.recurrent import recurrent_bundle
-
-KINDS: dict[str, dict[str, Any]] = {
-    "rnn": {"cell": "rnn", "layers": 2, "width": 1, "horizon": 3},
-    "lstm": {"cell": "lstm", "layers": 1, "width": 2, "horizon": 3, "max_steps": 300},
-    "gru": {"cell": "gru", "layers": 2, "width": 2, "horizon": 64, "max_steps": 1_000_000},
-    "both": {"cell": "lstm", "bidirectional": True, "classes": 4},
-}
+from tests.recurrent import KINDS, recurrent_bundle
 
 
 @pytest.fixture(scope="session")
