@@ -31,8 +31,8 @@ class Journal:
     """The committed state of a stream, the inputs after it, and the last step that was delivered.
 
     An answer that brings the stream's state commits the oldest input with values, which is forgotten then. An input
-    without values is forgotten when it is the oldest and was sent. An attempt begins at the committed state; what it
-    answers again is equal to the bit, and is dropped.
+    without values is forgotten when it is the oldest and was sent. An attempt begins at the committed state, at the
+    bundle that has answered; what it answers again is equal to the bit, and is dropped.
     """
 
     def __init__(self) -> None:
@@ -110,6 +110,9 @@ class Journal:
             self._greeted = True
             if not (self._inputs and self._inputs[0].opens):
                 return self._opening()
+            if self._pin is not None:
+                self._sent += 1
+                return self._pinned(pb.TrackRequest.FromString(self._inputs[0].data))
         position = self._sent - self._base
         if position >= len(self._inputs):
             return None
@@ -122,9 +125,11 @@ class Journal:
         """The answer as the caller gets it; None if it has got it before.
 
         Raises:
-            CallFailed: it is none, or not the one to the next step.
+            CallFailed: it is none, not the one to the next step, or another bundle's.
         """
         answer = _answer(data, endpoint)
+        if answer.model and self._pin is not None and answer.model != str(self._pin):
+            raise found(code_pb2.INTERNAL, f"{endpoint.id} answered with {answer.model} and was asked for {self._pin}")
         if self._committed is None:
             self._committed = self._step = answer.step - 1
             self._pin = _pin(answer.model, endpoint)
@@ -169,14 +174,19 @@ class Journal:
     def _opening(self) -> bytes:
         """The first message of an attempt that does not begin with the caller's first values."""
         assert self._head is not None
-        head = self._head
+        if not self._state and self._pin is None:
+            return self._head.SerializeToString()
+        head = pb.TrackRequest()
+        head.CopyFrom(self._head)
         if self._state:
-            head = pb.TrackRequest()
-            head.CopyFrom(self._head)
             head.resume_state = self._state
-            if self._pin is not None:
-                head.model, self._renamed = str(self._pin), True
-        return head.SerializeToString()
+        return self._pinned(head)
+
+    def _pinned(self, first: pb.TrackRequest) -> bytes:
+        """The attempt's first message, in which the bundle that has answered is named as far as it is known."""
+        if self._pin is not None:
+            first.model, self._renamed = str(self._pin), True
+        return first.SerializeToString()
 
 
 def _parsed(data: bytes) -> pb.TrackRequest:

@@ -45,6 +45,7 @@ class Instance:
         self.ends_early = 0  # streams that it ends well before their callers do
         self.breaks_at_end: Exception | None = None  # in the place of the good end
         self.skips = 0  # a step that it does not answer
+        self.claims = ""  # the bundle that it says it has, if it lies
         self.fourth = asyncio.Event()  # the fourth stream has begun
         self.cut = asyncio.Event()  # set: streams that wait for a message break
 
@@ -90,7 +91,7 @@ class Instance:
                     continue
                 answer = pb.TrackResponse(step=step, values=[total])
                 if not begun:
-                    answer.model, begun = f"sums:{version}", True
+                    answer.model, begun = self.claims or f"sums:{version}", True
                 if first.return_state and number == len(request.values):
                     answer.state = f"{self._digest(version)} {step} {total!r}".encode()
                 yield answer.SerializeToString()

@@ -256,6 +256,40 @@ async def test_another_bundle_under_the_same_name_and_version_is_not_gone_on_wit
     await caller.close()
 
 
+@pytest.mark.parametrize(
+    "messages", [(message(1, 2, 3, model="sums"),), (message(model="sums"), message(1, 2, 3, model="sums"))]
+)
+async def test_a_message_that_was_answered_in_part_is_asked_again_of_the_bundle_that_began(
+    messages: list[bytes],
+) -> None:
+    expected = await told([Instance()], *messages)
+    one, two = Instance("one"), Instance("two", bundle(), bundle(2, "d2"))
+    caller = Caller([one, two])
+    caller.publish(one)
+    one.fails[3] = broken()
+    caller.send(*messages, end=True)
+    found = [await caller.next()]
+    caller.publish(one, two)
+    found += await caller.rest()
+    assert [answer.SerializeToString() for answer in found] == expected
+    assert [request.model for request in two.got] == ["sums:1", ""][: len(messages)]
+    await caller.close()
+
+
+async def test_answers_of_another_bundle_than_the_one_that_began_reach_nobody() -> None:
+    one, other = Instance("one"), Instance("other")
+    caller = Caller([one, other])
+    caller.publish(one)
+    one.fails[2] = broken()
+    caller.send(message(1, 2, model="sums"))
+    await caller.next()
+    other.claims = "sums:2"
+    caller.publish(other)
+    with pytest.raises(CallFailed, match="answered with sums:2 and was asked for sums:1"):
+        await caller.next()
+    await caller.close()
+
+
 async def test_a_caller_hears_before_its_deadline_that_nobody_goes_on() -> None:
     caller = Caller([one := Instance()], deadline=Deadline.after(0.15))
     caller.send(message(1, 2, model="sums"))
