@@ -17,7 +17,7 @@ from gateway.resume.verdict import Verdict, verdict
 from gateway.routes import Pin, Route, Routes
 from gateway.settings import ResumeSettings
 from services.kit.call import Call, Metadata
-from services.kit.errors import NoInstance, NotReady, retry_after_s
+from services.kit.errors import NoInstance, NotReady, TriviumError, retry_after_s
 from services.kit.transport.upstream import CallFailed
 
 FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 0.05, 1.0
@@ -118,11 +118,11 @@ class Continuation:
         if not asked and now - self._opened >= LONGEST_BACKOFF_S:
             self.renew()
         self._tried.append(endpoint)
-        self._broken += asked and found == "broken"
+        self._broken += asked and found in ("broken", "fault")
         if not self._goes_on(found):
             self._finish(failure.trailers)
             raise explained(failure, endpoint) from None
-        if not self._failures or found == "broken":
+        if not self._failures or found in ("broken", "fault"):
             self._dispatch.metrics.resumes.labels(self._call.method).inc()
             structlog.get_logger().info("resuming", endpoint=endpoint.id, step=self.step, error=str(failure))
         self._since = now if self._since is None else self._since
@@ -175,11 +175,14 @@ class Continuation:
     def _goes_on(self, found: Verdict) -> bool:
         if not self._settings.enabled or found == "final" or self._broken >= self._settings.max_attempts:
             return False
-        if found != "refused" or self.pin is not None:
-            return True
-        try:  # what has not begun is refused rather than kept waiting for a place
-            return any(not e.ejected and e not in self._tried for e in self._route().endpoints)
-        except (NoInstance, NotReady):
+        # What has not begun is refused rather than kept waiting for a place.
+        return self._others() if found == "fault" or (found == "refused" and self.pin is None) else True
+
+    def _others(self) -> bool:
+        """Whether an instance is there that was not tried since the last answer."""
+        try:
+            return any(not e.ejected and e not in self._tried for e in self._endpoints())
+        except TriviumError:
             return False
 
     def _limit(self) -> float:

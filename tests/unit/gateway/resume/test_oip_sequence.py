@@ -14,7 +14,7 @@ from gateway.stream_infer import StreamInfer
 from inference import grpc_service_pb2 as oip
 from services.kit.call import Call
 from services.kit.deadline import Deadline
-from services.kit.errors import Draining, InvalidField, NoInstance, SequenceNotStarted, StateMismatch
+from services.kit.errors import Draining, InvalidField, NoInstance, SequenceNotStarted, StateMismatch, TriviumError
 from services.kit.sequences import STATE
 from services.kit.transport.upstream import CallFailed
 from tests.unit.gateway.fakes import Gateway, broken, endpoint, fake, model, refused
@@ -196,6 +196,17 @@ async def test_a_live_sequence_waits_for_an_instance() -> None:
     assert not waiting.done()
     caller.gateway.routes.publish([one.endpoint], answered=True)
     assert await waiting == SUMS[1]
+    await caller.close()
+
+
+async def test_a_step_at_which_an_instance_fails_is_computed_by_another_one() -> None:
+    one, other = Instance("one"), Instance("other")
+    caller = Caller(one, other)
+    one.fails = [refused(TriviumError("a bug"))] * 2
+    one.endpoint.in_flight = -1
+    assert [await caller.infer(request(value, start=value == 1)) for value in (1, 2)] == SUMS[:2]
+    assert (len(one.got), len(other.got)) == (2, 2)
+    one.endpoint.in_flight += 1
     await caller.close()
 
 

@@ -77,7 +77,7 @@ async def test_two_deaths_in_a_row_change_nothing(first: int, second: int) -> No
     for one in instances:
         one.fails = {first: broken()}
         one.fails.setdefault(second, broken())
-    assert await told(instances, *MESSAGES) == expected
+    assert await told(instances, *MESSAGES, settings=ResumeSettings(max_attempts=8)) == expected
 
 
 async def test_a_caller_that_asks_for_the_state_gets_it_once_each_message_and_can_go_on_with_it() -> None:
@@ -156,10 +156,8 @@ async def test_an_instance_that_breaks_after_the_last_answer_is_not_missed() -> 
     assert one.streams == 1
 
 
-@pytest.mark.parametrize(
-    "error", [refused(InvalidField("wrong", field="values")), refused(TriviumError("a bug"))], ids=["input", "bug"]
-)
-async def test_what_every_instance_would_say_passes_on_unchanged_after_the_answers_before_it(error: CallFailed) -> None:
+async def test_what_every_instance_would_say_passes_on_unchanged_after_the_answers_before_it() -> None:
+    error = refused(InvalidField("wrong", field="values"))
     one, other = Instance("one"), Instance("other")
     one.fails[3] = other.fails[3] = error
     caller = Caller([one, other])
@@ -316,6 +314,32 @@ async def test_an_input_that_breaks_every_instance_is_given_up() -> None:
     assert raised.value.metadata["step"] == "1"
     assert sum(one.streams for one in instances) == 3
     await caller.close()
+
+
+@pytest.mark.parametrize("code", [code_pb2.INTERNAL, code_pb2.UNKNOWN, code_pb2.DATA_LOSS])
+@pytest.mark.parametrize("at", range(1, STEPS + 1))
+async def test_where_an_instance_fails_another_one_goes_on(code: int, at: int) -> None:
+    expected = await told([Instance()], *MESSAGES)
+    one, other = Instance("one"), Instance("other")
+    one.fails[at] = broken(code)
+    assert await told([one, other], *MESSAGES) == expected
+
+
+async def test_a_fault_passes_on_when_no_other_instance_is_left_or_enough_have_failed() -> None:
+    error = refused(TriviumError("a bug"))
+    for there, tried in ((1, 1), (2, 2), (5, 3)):
+        instances = [Instance(f"number {number}") for number in range(there)]
+        caller = Caller(instances)
+        caller.send(message(1, model="sums"))
+        await caller.next()
+        for one in instances:
+            one.always = error
+        caller.send(message(2))
+        with pytest.raises(CallFailed) as raised:
+            await caller.next()
+        assert raised.value is error
+        assert sum(one.streams for one in instances) == tried
+        await caller.close()
 
 
 async def test_instances_that_were_never_reached_do_not_count_as_broken_by_the_input() -> None:

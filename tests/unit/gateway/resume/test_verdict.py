@@ -34,7 +34,9 @@ from tests.unit.gateway.fakes import broken, refused
         (refused(InvalidField("wrong", field="values")), "final"),
         (refused(StateMismatch("foreign")), "final"),
         (refused(DeadlineExpired("late")), "final"),
-        (refused(TriviumError("a bug")), "final"),
+        (refused(TriviumError("a bug")), "fault"),
+        (broken(code_pb2.UNKNOWN), "fault"),
+        (broken(code_pb2.DATA_LOSS), "fault"),
     ],
     ids=str,
 )
