@@ -83,6 +83,7 @@ class Live(Generic[T]):
     waiting: int = 0  # requests that have come and not ended
     ending: bool = False  # its last request is among them
     gone: bool = False  # its first request has failed, its last one was answered, or it was forgotten
+    failures: int = 0  # requests that have failed
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -110,25 +111,33 @@ class Sequences(Generic[T]):
     async def turn(self, model: str, version: int, step: Step) -> AsyncIterator[Live[T]]:
         """The request's sequence, for it alone; the caller sets `value` when the request has been answered.
 
-        A request that fails leaves the sequence as it was; if it was the first one, there is no sequence.
+        A request that fails leaves the sequence as it was; if it was the first one, there is no sequence. Those that
+        were waiting behind it are refused, since they would go on over a gap.
 
         Args:
             model, version: sequences of different ones are different sequences.
 
         Raises:
             InvalidField: the request names no sequence.
-            StateMismatch: it starts a sequence that is live.
+            StateMismatch: it starts a sequence that is live, or was waiting behind a request that failed.
             SequenceNotStarted: it goes on with one that is not.
             Overloaded: too many are live.
         """
         live = self._started(model, version, step) if step.start else self._found(model, version, step)
         live.waiting += 1
+        failures = live.failures
         live.ending = live.ending or step.end
         try:
             async with live.lock:
                 if live.gone:
                     raise _not_started(model, step)
-                yield live
+                if live.failures > failures:
+                    raise _after_a_gap(model, step)
+                try:
+                    yield live
+                except BaseException:
+                    live.failures += 1
+                    raise
                 if step.end:
                     self._forget(live)
         except BaseException:
@@ -196,6 +205,14 @@ def _key(model: str, version: int, step: Step) -> Key:
             value=repr(step.id),
         )
     return model, version, step.id
+
+
+def _after_a_gap(model: str, step: Step) -> StateMismatch:
+    return StateMismatch(
+        f"a request before this one of sequence {step.id} to model '{model}' has failed: send both again",
+        field="parameters.sequence_id",
+        value=str(step.id),
+    )
 
 
 def _not_started(model: str, step: Step) -> SequenceNotStarted:

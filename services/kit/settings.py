@@ -85,23 +85,26 @@ def _flatten(table: Mapping[str, Any], path: Path, prefix: str = "") -> Iterator
             yield f"{prefix}{key}", (f"{prefix}{key} in {path}", value)
 
 
-def _build(
-    cls: type[T], values: Mapping[str, tuple[str, object]], prefix: str, section: "dataclasses.Field[Any] | None" = None
-) -> T:
-    """The class with these values; those of a section that are not given are what the section's owner has there."""
+def _build(cls: type[T], values: Mapping[str, tuple[str, object]], prefix: str, owner: T | None = None) -> T:
+    """The class with these values; what is not given is as in `owner`, the section that its owner has by default."""
     hints = typing.get_type_hints(cls)
     arguments: dict[str, Any] = {}
     for field in dataclasses.fields(typing.cast(Any, cls)):
         key, hint = f"{prefix}{field.name}", hints[field.name]
         if dataclasses.is_dataclass(hint):
-            arguments[field.name] = _build(typing.cast(type, hint), values, f"{key}.", field)
+            section = _default(field) if owner is None else getattr(owner, field.name)
+            arguments[field.name] = _build(typing.cast(type, hint), values, f"{key}.", section)
         elif key in values:
             source, value = values[key]
             arguments[field.name] = _checked(_convert(value, hint, source), field.metadata, source)
-    if section is None or section.default_factory is dataclasses.MISSING:
+    if owner is None:
         return cls(**arguments)
-    default: T = section.default_factory()
-    return typing.cast(T, dataclasses.replace(typing.cast(Any, default), **arguments))
+    return typing.cast(T, dataclasses.replace(typing.cast(Any, owner), **arguments))
+
+
+def _default(field: "dataclasses.Field[Any]") -> Any:
+    """The section that a settings class has by default; None where it says nothing of it."""
+    return None if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
 def _checked(value: Any, bounds: Mapping[str, Any], source: str) -> Any:

@@ -43,20 +43,29 @@ class Pipeline:
         """The pipeline of a bundle; None for one that takes tensors and no series."""
         return None if manifest.recurrence is None else cls(manifest, manifest.recurrence)
 
-    def series(self, values: Sequence[float]) -> Array:
-        """The values of a request, float32 [steps, width].
+    def steps(self, values: Sequence[float]) -> int:
+        """How many steps the values of a request are; asked before `series`, which costs time for each of them.
 
         Raises:
-            InvalidField: they are no whole steps, or not finite where that is refused.
+            InvalidField: they are no whole steps.
         """
-        x = np.array(values, np.float32)
-        if x.size % self.width:
+        steps, rest = divmod(len(values), self.width)
+        if rest:
             raise InvalidField(
-                f"values holds {x.size} numbers, and a step of this model has {self.width}",
+                f"values holds {len(values)} numbers, and a step of this model has {self.width}",
                 field="values",
                 limit=str(self.width),
-                value=str(x.size),
+                value=str(len(values)),
             )
+        return steps
+
+    def series(self, values: Sequence[float]) -> Array:
+        """The values of a request, whole steps, as float32 [steps, width].
+
+        Raises:
+            InvalidField: they are not finite where that is refused.
+        """
+        x = np.array(values, np.float32)
         self.check_finite(x, "values")
         return x.reshape(-1, self.width)
 

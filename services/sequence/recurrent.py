@@ -80,10 +80,11 @@ async def advance(
             recurrence.state: state.values,
         }
         output = await model.batcher.submit(inputs, deadline, steps=bucket, admitted=admitted or start > 0)
-        # A copy, as the array belongs to the whole batch and would be kept with the smallest part of it.
-        state.values = output.arrays[recurrence.next_state].copy()
+        # Copies, as the arrays belong to the whole batch and would be kept with the smallest part of them.
+        own = {name: array.copy() for name, array in output.arrays.items()}
+        state.values = own.pop(recurrence.next_state)
         state.step += steps
-        public = {name: array[:, :steps] for name, array in output.arrays.items() if name != recurrence.next_state}
+        public = {name: array[:, :steps] for name, array in own.items()}
         yield Output(public, output.queue_s, output.compute_s, output.batch_size)
 
 

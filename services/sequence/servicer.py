@@ -89,8 +89,8 @@ class SequenceServicer:
     ) -> Array:
         """What the model says after the last step of a whole series, float32 [numbers]."""
         with call.timed("decode"):
+            pipeline.check_length(pipeline.steps(request.values), "values")
             x = pipeline.series(request.values)
-            pipeline.check_length(len(x), "values")
         call.stage = "queue"
         output = await recurrent.series(model, x, call.deadline, self._settings.window_steps)
         model.report(output, call)

@@ -70,10 +70,10 @@ class Stream:
                 if not first:
                     self._check_later(request)
                 first = False
-                x = self._pipeline.series(request.values)
-                self._check_length(len(x))
-                self._read += len(x)
-                yield x
+                steps = self._pipeline.steps(request.values)
+                self._check_length(steps)
+                self._read += steps
+                yield self._pipeline.series(request.values)
 
     async def windows(self, series: AsyncGenerator[Array, None], deadline: Deadline) -> AsyncGenerator[Window, None]:
         """What each run of the engine said, in order."""

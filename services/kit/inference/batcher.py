@@ -130,7 +130,7 @@ class Batcher:
             self.statistics.fail.add(0.0)
             raise
         shape = tuple([inputs[name].shape[1:] for name in self._runner.names]) if self._batched else ()
-        job = Job(inputs, rows, shape, deadline, self._loop.create_future(), now, estimate_s, steps)
+        job = Job(inputs, rows, shape, deadline, self._loop.create_future(), now, estimate_s, steps, admitted)
         self._line.add(job)
         if not self._waking:
             self._waking = True
@@ -171,7 +171,7 @@ class Batcher:
             raise Draining("this model is being unloaded")
 
     def _admit(self, estimate_s: float, remaining_s: float) -> None:
-        waiting = len(self._line)
+        waiting = len(self._line) - self._line.admitted
         if waiting >= self._max_queue:
             raise Overloaded(
                 f"{waiting} items wait for this model and the limit is {self._max_queue}",
@@ -179,7 +179,7 @@ class Batcher:
                 limit=str(self._max_queue),
                 value=str(waiting),
             )
-        if waiting == 0 and self._runner.busy_until is None:
+        if len(self._line) == 0 and self._runner.busy_until is None:
             return  # a free engine tries: only a run can show that an estimate was too high
         if remaining_s <= 0:
             raise DeadlineExpired("the deadline passed before the item was queued", executed="no", stage="queue")

@@ -30,6 +30,7 @@ class Job:
     submitted: float  # on the clock of time.monotonic, in seconds
     estimate_s: float  # from submission to answer, as it looked at submission
     steps: int = 1  # of a series, one after the other within the run; part of `shape`
+    admitted: bool = False  # part of what was accepted before: it takes no place of those that may be refused
     output: Output | None = None
     error: Exception | None = None
     input_s: float = 0.0  # spent on joining the inputs of the run

@@ -10,18 +10,19 @@ MEAN_WEIGHT, DEVIATION_WEIGHT, DEVIATIONS = 1 / 8, 1 / 4, 2.0
 
 
 class RunTimes:
-    """A moving average for each batch size, for each step of the run. Written by one thread, read by another."""
+    """A moving average for each batch size and number of steps. Written by one thread, read by another."""
 
     def __init__(self) -> None:
-        self._average_s: dict[int, float] = {}
+        self._average_s: dict[int, dict[int, float]] = {}  # by steps, then by rows
         self.fastest_s = 0.0  # of a step in all runs of any size; 0 before the first
 
     def record(self, rows: int, seconds: float, steps: int = 1) -> None:
         """One run of `rows` took `seconds` for so many steps."""
-        seconds /= steps
-        known = self._average_s.get(rows)
-        self._average_s[rows] = seconds if known is None else known + WEIGHT * (seconds - known)
-        self.fastest_s = min(self.fastest_s or math.inf, seconds)
+        averages = self._average_s.get(steps, {})
+        known = averages.get(rows)
+        average = seconds if known is None else known + WEIGHT * (seconds - known)
+        self._average_s = {**self._average_s, steps: {**averages, rows: average}}
+        self.fastest_s = min(self.fastest_s or math.inf, seconds / steps)
 
     def wait_s(self, waiting: Mapping[int, int], max_batch: int) -> float:
         """Estimated seconds until all that wait now have been computed, in batches of `max_batch`.
@@ -36,13 +37,23 @@ class RunTimes:
         return total_s
 
     def run_s(self, rows: int, steps: int = 1) -> float:
-        """A run of this size, or of the next larger one that was seen; 0 if there is none."""
-        return steps * self._step_s(rows)
+        """A run of this size, or of the next larger one that was seen; 0 if there is none.
 
-    def _step_s(self, rows: int) -> float:
-        if (known := self._average_s.get(rows)) is not None:
-            return known
-        return next((self._average_s[size] for size in sorted(self._average_s) if size > rows), 0.0)
+        Runs of as many steps count. Where there were none, those of the nearest number of steps, in proportion: too
+        much rather than too little, as what a run costs besides its steps is counted for each of them.
+        """
+        seen = self._average_s
+        if not seen:
+            return 0.0
+        nearest = steps if steps in seen else max((n for n in seen if n < steps), default=min(seen))
+        return _of_size(rows, seen[nearest]) * steps / nearest
+
+
+def _of_size(rows: int, averages: Mapping[int, float]) -> float:
+    known = averages.get(rows)
+    if known is None:
+        known = next((averages[size] for size in sorted(averages) if size > rows), 0.0)
+    return known
 
 
 class Slack:

@@ -21,6 +21,7 @@ class WaitingLine:
         self._changed = threading.Condition(threading.Lock())
         self._closed = False
         self._rows: Counter[int] = Counter()  # by the steps of their jobs
+        self.admitted = 0  # jobs among them that nobody may refuse
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -34,6 +35,7 @@ class WaitingLine:
         with self._changed:
             self._jobs[job] = None
             self._rows[job.steps] += job.rows
+            self.admitted += job.admitted
 
     def wake(self) -> None:
         """Lets `take` look at what was added."""
@@ -94,3 +96,4 @@ class WaitingLine:
         for job in jobs:
             del self._jobs[job]
             self._rows[job.steps] -= job.rows
+            self.admitted -= job.admitted

@@ -219,7 +219,7 @@ class _Activity:
 
     def answered(self) -> None:
         """An answer went out."""
-        if self.limit is not None:
+        if self.limit is not None and not self.limit.expired():
             self.limit.reschedule(asyncio.get_running_loop().time() + self._idle_s)
 
 
@@ -239,7 +239,8 @@ async def _abort(context: "Context", status: status_pb2.Status, trailers: Sequen
     if status.details:
         metadata.append((DETAILS_KEY, status.SerializeToString()))
     code = STATUS_CODES.get(status.code, grpc.StatusCode.UNKNOWN)
-    await context.abort(code, status.message, tuple(metadata))
+    with contextlib.suppress(grpc.aio.InternalError):  # the caller left before it read so far
+        await context.abort(code, status.message, tuple(metadata))
 
 
 def _options(limits: ServerLimits) -> list[tuple[str, int]]:

@@ -241,6 +241,33 @@ async def test_nothing_follows_the_last_request(sequences: Sequences[int]) -> No
     assert await last.succeed() == 2
 
 
+async def test_what_waited_behind_a_failed_request_does_not_go_on_over_the_gap(sequences: Sequences[int]) -> None:
+    async with sequences.turn("model", 1, Step(7, start=True)) as live:
+        live.value = 1
+    failing, entered = asyncio.Event(), asyncio.Event()
+
+    async def fails() -> None:
+        async with sequences.turn("model", 1, Step(7)):
+            entered.set()
+            await failing.wait()
+            raise ZeroDivisionError
+
+    async def waits(end: bool) -> None:
+        async with sequences.turn("model", 1, Step(7, end=end)):
+            raise AssertionError("it went on")
+
+    tasks = [asyncio.create_task(fails())]
+    await entered.wait()
+    tasks += [asyncio.create_task(waits(end)) for end in (False, True)]
+    await asyncio.sleep(0)
+    failing.set()
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [ZeroDivisionError, StateMismatch, StateMismatch]
+    async with sequences.turn("model", 1, Step(7, end=True)) as live:  # what comes afterwards knows of the failure
+        assert live.value == 1
+    assert len(sequences) == 0
+
+
 @pytest.mark.parametrize("step", [Step(7), Step(7, end=True)])
 @pytest.mark.parametrize("ending", [Held.fail, Held.leave], ids=["fails", "leaves"])
 async def test_a_failed_request_leaves_its_sequence_as_it_was(

@@ -40,7 +40,7 @@ def test_a_bundle_of_tensors_has_no_pipeline() -> None:
 
 @pytest.mark.parametrize(("width", "count"), [(1, 0), (1, 1), (1, 64), (2, 2), (2, 6), (5, 0), (5, 20)])
 def test_values_are_cut_into_steps(width: int, count: int) -> None:
-    x = pipeline(width=width).series(range(count))
+    x = pipeline(width=width).steps(range(count))
     assert (str(x.dtype), x.shape) == ("float32", (count // width, width))
     assert x.reshape(-1).tolist() == list(range(count))
 
@@ -48,7 +48,7 @@ def test_values_are_cut_into_steps(width: int, count: int) -> None:
 @pytest.mark.parametrize(("width", "count"), [(2, 1), (2, 7), (5, 4), (5, 21)])
 def test_a_broken_step_is_refused(width: int, count: int) -> None:
     with pytest.raises(InvalidField, match=f"values holds {count} numbers, and a step of this model has {width}") as e:
-        pipeline(width=width).series(range(count))
+        pipeline(width=width).steps(range(count))
     assert e.value.metadata == {"field": "values", "limit": str(width), "value": str(count)}
 
 

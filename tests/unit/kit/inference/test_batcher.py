@@ -280,6 +280,8 @@ async def test_what_was_admitted_before_waits_however_long_the_line_and_the_esti
         with pytest.raises(Overloaded):
             await batch.submit(x(2), NEVER)
         admitted = spawn(*(batch.submit(x(value), NEVER, admitted=True) for value in (3, 4, 5)))
+        with pytest.raises(Overloaded, match="1 items wait"):  # they take no place of those that may be refused
+            await batch.submit(x(2), NEVER)
         late = Deadline.after(0.05)  # six runs of 20 ms are ahead of it
         [hopeless] = spawn(batch.submit(x(6), late, admitted=True))
         await asyncio.sleep(0)

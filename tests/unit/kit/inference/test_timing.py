@@ -25,6 +25,16 @@ def test_rows_of_many_steps_wait_for_each_of_them_and_share_no_run_with_others()
     assert times.fastest_s == pytest.approx(0.01)
 
 
+def test_what_a_run_costs_besides_its_steps_is_not_counted_for_each_of_them() -> None:
+    times = RunTimes()
+    times.record(1, 0.010)
+    assert times.run_s(1, 32) == pytest.approx(0.32)  # all that is known
+    times.record(1, 0.012, steps=32)
+    assert times.run_s(1, 32) == pytest.approx(0.012)
+    assert times.run_s(1, 64) == pytest.approx(0.024)
+    assert times.run_s(1) == pytest.approx(0.010)
+
+
 def test_the_average_follows_and_the_fastest_stays() -> None:
     times = RunTimes()
     times.record(1, 0.01)
