@@ -40,7 +40,8 @@ def test_a_bundle_of_tensors_has_no_pipeline() -> None:
 
 @pytest.mark.parametrize(("width", "count"), [(1, 0), (1, 1), (1, 64), (2, 2), (2, 6), (5, 0), (5, 20)])
 def test_values_are_cut_into_steps(width: int, count: int) -> None:
-    x = pipeline(width=width).steps(range(count))
+    assert pipeline(width=width).steps(range(count)) == count // width
+    x = pipeline(width=width).series(range(count))
     assert (str(x.dtype), x.shape) == ("float32", (count // width, width))
     assert x.reshape(-1).tolist() == list(range(count))
 
