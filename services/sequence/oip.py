@@ -42,37 +42,40 @@ class SequenceInfer:
         pipeline = model.pipeline
         if pipeline is None:
             return await through_batcher(model, inputs, given, call)
-        x = _checked(inputs, pipeline)
         if pipeline.recurrence.bidirectional:
-            return await recurrent.whole(model, x, call.deadline), {}
-        _check_one_row(x, model, pipeline)
+            return await recurrent.whole(model, _checked(inputs, pipeline), call.deadline), {}
         step = step_of(given)
         if step.state is not None:
-            return await self._stateless(model, pipeline, x[0], step.state, call)
-        return await self._in_sequence(model, pipeline, x[0], step, call), {}
+            return await self._stateless(model, pipeline, inputs, step.state, call)
+        return await self._in_sequence(model, pipeline, inputs, step, call), {}
 
     async def _stateless(
-        self, model: SequenceModel, pipeline: Pipeline, x: Array, given: str, call: Call
+        self, model: SequenceModel, pipeline: Pipeline, inputs: Mapping[str, Array], given: str, call: Call
     ) -> tuple[Output, Mapping[str, str]]:
         """The caller keeps the state."""
         width = pipeline.recurrence.state_width
         state = unpacked(_decoded(given), model.digest, width, FIELD) if given else StreamState.fresh(width)
-        output = await self._taken(model, pipeline, state, x, call)
+        output = await self._taken(model, pipeline, state, inputs, call)
         return output, {STATE: base64.b64encode(state.packed(model.digest)).decode()}
 
-    async def _in_sequence(self, model: SequenceModel, pipeline: Pipeline, x: Array, step: Step, call: Call) -> Output:
+    async def _in_sequence(
+        self, model: SequenceModel, pipeline: Pipeline, inputs: Mapping[str, Array], step: Step, call: Call
+    ) -> Output:
         """This instance keeps the state; a request that fails leaves it as it was."""
         async with self._sequences.turn(model.name, model.version, step) as live:
             before = live.value or StreamState.fresh(pipeline.recurrence.state_width)
             state = StreamState(before.step, before.values)
-            output = await self._taken(model, pipeline, state, x, call)
+            output = await self._taken(model, pipeline, state, inputs, call)
             live.value = state
             return output
 
     async def _taken(
-        self, model: SequenceModel, pipeline: Pipeline, state: StreamState, x: Array, call: Call
+        self, model: SequenceModel, pipeline: Pipeline, state: StreamState, inputs: Mapping[str, Array], call: Call
     ) -> Output:
         """The outputs [1, steps, ...]; `state` goes on."""
+        rows = _checked(inputs, pipeline)
+        _check_one_row(rows, model, pipeline)
+        x = rows[0]
         pipeline.check_length(len(x), _field(pipeline), taken=state.step)
         windows = recurrent.advance(model, state, x, call.deadline, self._window_steps, admitted=False)
         return recurrent.joined([window async for window in windows])

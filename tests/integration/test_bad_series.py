@@ -469,20 +469,14 @@ async def test_a_bad_request_on_a_stream_of_the_protocol_is_an_answer_and_the_st
         infer_request("rnn", ONE, sequence_id=90, sequence_end=True),
         infer_request("rnn", ONE, sequence_id=90),
     ]
-    for index, request in enumerate(requests):
-        request.id = str(index)
+    answers = []
+    for request in requests:  # one at a time: what waits behind a failure is refused with it
         await stream.call.write(request.SerializeToString())
+        answers.append(oip.ModelStreamInferResponse.FromString(await stream.call.read()))
     await stream.call.done_writing()
-    answers = [oip.ModelStreamInferResponse.FromString(data) async for data in stream.call]
-    by_id = {int(answer.infer_response.id): answer for answer in answers}
-    assert sorted(by_id) == [0, 1, 2, 3, 4]
-    assert [bool(by_id[index].error_message) for index in range(5)] == [False, True, True, True, True]
-    assert "has failed: send both again" in by_id[3].error_message  # it was waiting behind it
-    last, _ = await place.caller.infer("rnn", ONE, sequence_id=90, sequence_end=True)
-    assert (
-        by_id[0].infer_response.raw_output_contents[0] + last
-        == graph_says(place.bundles["rnn"], np.ones((2, 1), np.float32)).tobytes()
-    )
+    assert [bool(answer.error_message) for answer in answers] == [False, True, True, False, True]
+    bits = [answers[index].infer_response.raw_output_contents[0] for index in (0, 3)]
+    assert b"".join(bits) == graph_says(place.bundles["rnn"], np.ones((2, 1), np.float32)).tobytes()
 
 
 EXAMPLES = settings(max_examples=10, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
