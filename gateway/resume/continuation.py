@@ -14,6 +14,7 @@ from gateway.attempts import TRAILER, Dispatch
 from gateway.endpoint import Endpoint
 from gateway.failures import explained
 from gateway.resume.verdict import Verdict, verdict
+from gateway.retries import model_gone
 from gateway.routes import Pin, Route, Routes
 from gateway.settings import ResumeSettings
 from services.kit.call import Call, Metadata
@@ -56,10 +57,10 @@ class Continuation:
         self._attempts = 0
         self._since: float | None = None  # instant at which the first failure after the last answer was
         self._begun = 0.0  # instant at which the search of now began
-        self._opened = 0.0  # instant at which the attempt of now began
         self._again_at = -math.inf  # instant before which nobody is tried again
         self._failures = 0  # in a row
         self._broken = 0  # of those, the ones that may be the request's fault
+        self._refusal: tuple[CallFailed, Endpoint] | None = None  # for want of a place: the last word of who is there
         self._finished = False
         self.pin = pin
         self.step: int | None = None  # the last one that the caller got; None where steps have no numbers
@@ -70,6 +71,7 @@ class Continuation:
 
         Raises:
             NoInstance: the time is over.
+            CallFailed: it is over, and what is there has no place.
             TriviumError: there is no such model.
         """
         self._call.stage = "route"
@@ -77,6 +79,8 @@ class Continuation:
         while True:
             changed = self._routes.changed
             endpoints = self._endpoints()
+            if not endpoints:
+                self._refusal = None
             if chosen := self._choice(endpoints):
                 break
             now, limit = self._clock(), self._limit()
@@ -91,7 +95,6 @@ class Continuation:
         endpoint.in_flight += 1
         endpoint.streams += self._live
         self._attempts += 1
-        self._opened = self._clock()
         self._call.stage, self._call.fields["endpoint"] = "forward", endpoint.id
         return endpoint
 
@@ -99,14 +102,14 @@ class Continuation:
         """Something was answered, or is asked for the first time: patience begins anew."""
         if self._failures:
             self._tried.clear()
-            self._failures = self._broken = 0
+            self._failures, self._broken, self._refusal = 0, 0, None
             self._begun, self._since = self._clock(), None
 
     def failed(self, endpoint: Endpoint, failure: CallFailed, *, asked: bool = True) -> None:
         """The attempt failed. Returns if there is another one.
 
         Args:
-            asked: an answer was due; a stream that only stands costs no patience.
+            asked: an answer was due; else the request is not to blame.
 
         Raises:
             Exception: what the caller gets.
@@ -115,8 +118,6 @@ class Continuation:
         self._dismiss(endpoint, failure.status.code)
         self._dispatch.outliers.failed(endpoint, failure)
         found = verdict(failure)
-        if not asked and now - self._opened >= LONGEST_BACKOFF_S:
-            self.renew()
         self._tried.append(endpoint)
         self._broken += asked and found in ("broken", "fault")
         if not self._goes_on(found):
@@ -125,6 +126,8 @@ class Continuation:
         if not self._failures or found in ("broken", "fault"):
             self._dispatch.metrics.resumes.labels(self._call.method).inc()
             structlog.get_logger().info("resuming", endpoint=endpoint.id, step=self.step, error=str(failure))
+        full = found in ("refused", "late") and not model_gone(failure)
+        self._refusal = (failure, endpoint) if full else None
         self._since = now if self._since is None else self._since
         backoff_s = min(LONGEST_BACKOFF_S, FIRST_BACKOFF_S * 2.0 ** min(self._failures, 16))
         jittered_s = backoff_s * (0.5 + self._dispatch.rng.random() / 2)  # the streams of one instance spread out
@@ -176,7 +179,7 @@ class Continuation:
         if not self._settings.enabled or found == "final" or self._broken >= self._settings.max_attempts:
             return False
         # What has not begun is refused rather than kept waiting for a place.
-        return self._others() if found == "fault" or (found == "refused" and self.pin is None) else True
+        return self._others() if found in ("fault", "late") or (found == "refused" and self.pin is None) else True
 
     def _others(self) -> bool:
         """Whether an instance is there that was not tried since the last answer."""
@@ -190,7 +193,12 @@ class Continuation:
         since = self._begun if self._since is None else self._since
         return min(since + self._settings.timeout_s, self._call.deadline.at - ANSWER_S)
 
-    def _over(self) -> NoInstance:
+    def _over(self) -> Exception:
+        """What the caller gets when the time is over."""
+        if self._refusal is not None:
+            failure, endpoint = self._refusal
+            self._finish(failure.trailers)
+            return explained(failure, endpoint)
         self._finish(())
         what = "has no instance" if self.pin is None and not self._failures else "cannot go on"
         error = NoInstance(f"{self.pin or 'the model'} {what}: none was found in time", model=str(self.pin or ""))

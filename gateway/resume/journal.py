@@ -52,11 +52,6 @@ class Journal:
         self.closed = False  # the caller sends no more
 
     @property
-    def opened(self) -> bool:
-        """Whether the caller's first message has come."""
-        return self._head is not None
-
-    @property
     def model(self) -> str:
         """As the caller names it."""
         return self._head.model if self._head is not None else ""
@@ -72,8 +67,18 @@ class Journal:
         return bool(self._inputs)
 
     @property
+    def idle(self) -> bool:
+        """Whether no instance is needed now: nothing is asked for, and no first message waits to be sent."""
+        return not self.closed and not self._inputs and (self._greeted or self._head is None)
+
+    @property
+    def over(self) -> bool:
+        """Whether its caller has sent everything and has every answer; one that never got any asks an instance."""
+        return self.closed and not self._inputs and (self.delivered > 0 or self._head is None)
+
+    @property
     def complete(self) -> bool:
-        """Whether the caller has sent everything, and all of it was answered."""
+        """Whether the attempt was sent everything, and all of it was answered."""
         return self.closed and self._greeted and not self._inputs
 
     @property

@@ -12,7 +12,7 @@ from gateway.failures import found
 from gateway.forwarder import forwarded
 from gateway.resume.continuation import Continuation
 from gateway.resume.journal import Journal
-from gateway.retries import LOST
+from gateway.resume.verdict import verdict
 from gateway.routes import Route, Routes
 from gateway.settings import ResumeSettings
 from services.kit.call import Call
@@ -154,12 +154,13 @@ class Stream:
         return self._routes.typed(SERVICE, self._journal.model)
 
     async def _open(self) -> Attempt | None:
-        """A new attempt; None if the caller has nothing to ask."""
+        """A new attempt, as soon as one is needed; None if the caller has every answer."""
         journal = self._journal
-        while not journal.opened and not journal.closed:
+        while journal.idle:
             self._wake.clear()
             await self._wake.wait()
-        if not journal.opened:
+        if journal.over:
+            self._tries.left(None)
             self._check_end()
             return None
         endpoint = await self._tries.pick()
@@ -202,7 +203,7 @@ class Stream:
         """Whether the stream goes on; False if its caller has every answer."""
         await self._stop(attempt)
         self._attempt = None
-        if self._journal.complete and self._journal.delivered and failure.status.code in LOST:
+        if self._journal.over and verdict(failure) != "final":
             self._tries.enough(attempt.endpoint, failure)
             self._check_end()
             return False

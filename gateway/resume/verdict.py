@@ -6,13 +6,13 @@ from google.rpc import code_pb2
 
 from gateway.outliers import FAULTS
 from gateway.retries import LOST, model_gone
-from services.kit.errors import retry_after_s
+from services.kit.errors import DeadlineUnreachable, error_info, retry_after_s
 from services.kit.transport.upstream import CallFailed
 
 # broken: it may have been the request that broke it; fault: the instance failed at it, and another one may not; away:
-# the request never got to work; refused: another instance, or this one later, may accept it; final: every other instance
-# would say the same.
-Verdict = Literal["broken", "fault", "away", "refused", "final"]
+# the request never got to work; refused: another instance, or this one later, may accept it; late: another one may, and
+# later is too late; final: every other instance would say the same.
+Verdict = Literal["broken", "fault", "away", "refused", "late", "final"]
 
 
 def verdict(failure: CallFailed) -> Verdict:
@@ -22,5 +22,9 @@ def verdict(failure: CallFailed) -> Verdict:
         return "away" if untouched else "broken"
     if code in FAULTS:
         return "fault"
-    full = code == code_pb2.RESOURCE_EXHAUSTED and retry_after_s(failure.status) is not None
-    return "refused" if untouched and (full or model_gone(failure)) else "final"
+    if not untouched:
+        return "final"
+    if code == code_pb2.RESOURCE_EXHAUSTED and retry_after_s(failure.status) is not None:
+        info = error_info(failure.status)
+        return "late" if info is not None and info.reason == DeadlineUnreachable.reason else "refused"
+    return "refused" if model_gone(failure) else "final"

@@ -12,6 +12,7 @@ from gateway.settings import ResumeSettings
 from services.kit.deadline import Deadline
 from services.kit.errors import (
     DeadlineExpired,
+    DeadlineUnreachable,
     Draining,
     InvalidField,
     MalformedRequest,
@@ -372,6 +373,49 @@ async def test_a_stream_that_has_begun_waits_for_its_place_and_a_new_one_is_refu
     await new.close()
 
 
+async def test_a_stream_that_finds_no_place_in_time_hears_that_everybody_is_full() -> None:
+    full = refused(Overloaded("full", retry_after_s=0.01))
+    caller = Caller([one := Instance()], ResumeSettings(timeout_s=0.05))
+    caller.send(message(1, model="sums"))
+    await caller.next()
+    one.refuses = one.fails[2] = full
+    caller.send(message(2))
+    with pytest.raises(CallFailed) as raised:
+        await caller.next()
+    assert raised.value is full
+    assert one.streams > 1
+    await caller.close()
+
+
+async def test_a_stream_whose_instances_leave_after_they_were_full_hears_that_nobody_is_there() -> None:
+    caller = Caller([one := Instance()], ResumeSettings(timeout_s=0.05))
+    caller.send(message(1, model="sums"))
+    await caller.next()
+    one.refuses = one.fails[2] = refused(Overloaded("full", retry_after_s=10))
+    caller.send(message(2))
+    waiting = asyncio.ensure_future(caller.next())
+    await settled(lambda: not one.open)
+    caller.publish()
+    with pytest.raises(NoInstance):
+        await waiting
+    await caller.close()
+
+
+async def test_a_step_that_cannot_be_answered_in_time_is_for_another_instance_or_for_nobody() -> None:
+    late = refused(DeadlineUnreachable("the line is too long"))
+    one, other = Instance("one"), Instance("other")
+    one.fails[2] = late
+    assert len(await told([one, other], *MESSAGES)) == STEPS
+    caller = Caller([one := Instance()])
+    one.fails[2] = late
+    caller.send(*MESSAGES)
+    await caller.next()
+    with pytest.raises(CallFailed) as raised:
+        await caller.next()
+    assert (raised.value, one.streams) == (late, 1)
+    await caller.close()
+
+
 async def test_switched_off_the_first_failure_is_the_last_word() -> None:
     one, other = Instance("one"), Instance("other")
     one.fails[2] = other.fails[2] = broken()
@@ -389,14 +433,55 @@ async def test_a_quiet_stream_outlives_any_number_of_instances() -> None:
     caller = Caller(instances, ResumeSettings(timeout_s=20, max_attempts=2))
     caller.send(message(1, model="sums"))
     await caller.next()
-    waiting = asyncio.ensure_future(caller.next())
-    for dead in range(4):
+    for step in range(2, 6):
         (owner,) = (one for one in instances if one.open)
+        waiting = asyncio.ensure_future(caller.next())
         owner.cut.set()
-        await settled(lambda dead=dead: sum(one.streams for one in instances) == dead + 2)  # type: ignore[misc]
-    caller.send(message(2))
-    assert (await waiting).step == 2
+        await settled()
+        caller.send(message(step))
+        assert (await waiting).step == step
     await caller.close()
+
+
+async def test_a_quiet_stream_needs_no_instance_until_it_asks_for_something() -> None:
+    one, late = Instance("one"), Instance("late")
+    caller = Caller([one, late], ResumeSettings(timeout_s=0))
+    caller.publish(one)
+    expected = await told([Instance()], message(1, model="sums"), message(2))
+    caller.send(message(1, model="sums"))
+    found = [await caller.next()]
+    waiting = asyncio.ensure_future(caller.next())
+    caller.publish()
+    one.cut.set()
+    await settled()
+    assert not waiting.done()
+    caller.publish(late)
+    await settled()
+    assert late.streams == 0
+    caller.send(message(2))
+    found.append(await waiting)
+    assert [answer.SerializeToString() for answer in found] == expected
+    await caller.close()
+
+
+@pytest.mark.parametrize("error", [broken(), broken(code_pb2.INTERNAL)])
+async def test_a_caller_that_has_every_answer_ends_well_though_nobody_is_there(error: CallFailed) -> None:
+    caller = Caller([one := Instance()])
+    caller.send(message(1, 2, model="sums"))
+    assert [(await caller.next()).step for _ in range(2)] == [1, 2]
+    waiting = asyncio.ensure_future(caller.rest())
+    caller.publish()
+    one.cut.set()
+    await settled()
+    caller.send(end=True)
+    assert await waiting == []
+    assert caller.call.trailers == [("trivium-attempts", "1")]
+    await caller.close()
+    at_once = Caller([one := Instance()])
+    one.breaks_at_end = error
+    at_once.send(message(1, model="sums"), end=True)
+    assert len(await at_once.rest()) == 1
+    await at_once.close()
 
 
 async def test_a_caller_that_does_not_read_is_not_read_any_more_and_loses_nothing() -> None:

@@ -6,6 +6,7 @@ from google.rpc import code_pb2
 from gateway.resume.verdict import Verdict, verdict
 from services.kit.errors import (
     DeadlineExpired,
+    DeadlineUnreachable,
     Draining,
     InvalidField,
     ModelNotFound,
@@ -27,6 +28,7 @@ from tests.unit.gateway.fakes import broken, refused
         (refused(Draining("leaving")), "away"),
         (refused(NotReady("starting")), "away"),
         (refused(Overloaded("full")), "refused"),
+        (refused(DeadlineUnreachable("the line is too long")), "late"),
         (refused(Overloaded("full", executed="unknown")), "final"),
         (broken(code_pb2.RESOURCE_EXHAUSTED), "final"),
         (refused(ModelNotFound("unloaded")), "refused"),
