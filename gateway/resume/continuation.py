@@ -34,6 +34,7 @@ class Continuation:
     Args:
         service: Consul service, or ANY.
         route: finds the endpoints while no bundle is pinned.
+        wanted: the model as the caller named it; "" is the service's default.
         pin: the bundle that the state so far belongs to; None while nothing was answered.
         live: it is a stream that lasts long and is mostly silent.
     """
@@ -45,6 +46,7 @@ class Continuation:
         settings: ResumeSettings,
         service: str,
         route: Callable[[], Route],
+        wanted: Callable[[], str],
         call: Call,
         pin: Pin | None = None,
         live: bool = False,
@@ -52,7 +54,7 @@ class Continuation:
     ) -> None:
         self._routes, self._dispatch, self._settings = routes, dispatch, settings
         self._service, self._route, self._call, self._clock = service, route, call, clock
-        self._live = live
+        self._wanted, self._live = wanted, live
         self._tried: list[Endpoint] = []  # since the last answer
         self._attempts = 0
         self._since: float | None = None  # instant at which the first failure after the last answer was
@@ -63,7 +65,7 @@ class Continuation:
         self._refusal: tuple[CallFailed, Endpoint] | None = None  # for want of a place: the last word of who is there
         self._finished = False
         self.pin = pin
-        self.step: int | None = None  # the last one that the caller got; None where steps have no numbers
+        self.step: int | None = None  # the last one that the caller got, for the log; None where it is not known
         dispatch.retries.budget.calls += 1
 
     async def pick(self) -> Endpoint:
@@ -201,10 +203,9 @@ class Continuation:
             return explained(failure, endpoint)
         self._finish(())
         what = "has no instance" if self.pin is None and not self._failures else "cannot go on"
-        error = NoInstance(f"{self.pin or 'the model'} {what}: none was found in time", model=str(self.pin or ""))
-        if self.step is not None:
-            error.metadata["step"] = str(self.step)
-        return error
+        if name := str(self.pin or self._wanted()):
+            return NoInstance(f"model {name!r} {what}: none was found in time", model=name)
+        return NoInstance(f"service {self._service!r} {what}: no instance was found in time", service=self._service)
 
     def _finish(self, trailers: Metadata) -> None:
         """Tells the caller's trailers; the first time counts."""

@@ -62,6 +62,12 @@ class Journal:
         return self._pin
 
     @property
+    def step(self) -> int | None:
+        """The last step that was delivered; None if the caller's own state alone says which it would be."""
+        resumed = self._head is not None and self._head.resume_state
+        return None if resumed and not self.delivered else self.delivered
+
+    @property
     def asked(self) -> bool:
         """Whether an answer is due."""
         return bool(self._inputs)

@@ -114,8 +114,8 @@ class SequenceInfer:
     ) -> tuple[oip.ModelInferResponse, Kept]:
         """The answer without the state, and what is to be kept from now on."""
         route = partial(self._routes.named, request.model_name, request.model_version)
-        pin = kept.pin if kept else None
-        tries = Continuation(self._routes, self._dispatch, self._settings, ANY, route, call, pin)
+        pin, model = kept.pin if kept else None, request.model_name
+        tries = Continuation(self._routes, self._dispatch, self._settings, ANY, route, lambda: model, call, pin)
         if kept is not None:
             request.model_version = str(kept.pin.version)
         request.parameters[STATE].string_param = kept.state if kept else ""

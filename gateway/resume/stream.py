@@ -46,8 +46,7 @@ class Stream:
         self._routes, self._call, self._max_bytes = routes, call, settings.max_bytes
         self._metadata = forwarded(call.metadata)
         self._journal = Journal()
-        self._tries = Continuation(routes, dispatch, settings, SERVICE, self._route, call, live=True)
-        self._tries.step = 0
+        self._tries = Continuation(routes, dispatch, settings, SERVICE, self._route, self._model, call, live=True)
         self._wake, self._room = asyncio.Event(), asyncio.Event()  # there is something to send; to take
         self._attempt: Attempt | None = None  # under way
         self._wait: asyncio.Timeout | None = None  # for the next answer
@@ -57,9 +56,9 @@ class Stream:
         self._reader = asyncio.create_task(self._read(requests), name="read stream")
 
     @property
-    def step(self) -> int:
-        """The last step that the caller got."""
-        return self._journal.delivered
+    def step(self) -> int | None:
+        """The last step that the caller got; None if only the state of its own says where it was."""
+        return self._journal.step
 
     async def next(self) -> bytes | None:
         """The next answer for the caller; None after the last one.
@@ -145,10 +144,13 @@ class Stream:
                     continue
                 return None
             self._room.set()
-            self._tries.pin, self._tries.step = self._journal.pin, self._journal.delivered
+            self._tries.pin, self._tries.step = self._journal.pin, self._journal.step
             if answer is not None:
                 self._tries.renew()
                 return answer
+
+    def _model(self) -> str:
+        return self._journal.model
 
     def _route(self) -> Route:
         return self._routes.typed(SERVICE, self._journal.model)

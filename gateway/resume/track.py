@@ -35,7 +35,8 @@ class Track:
         """The answer to every step, each once and in order, whichever instances give them.
 
         Raises:
-            TriviumError: `step` in its metadata is the last one that was answered.
+            TriviumError: `step` in its metadata is the last one that was answered; there is none in that of a stream
+                that began with a state and got no answer.
         """
         stream = Stream(self._routes, self._dispatch, self._settings, requests, call)
         self._streams.add(stream)
@@ -43,7 +44,8 @@ class Track:
             while (answer := await stream.next()) is not None:
                 yield answer
         except TriviumError as error:
-            error.metadata.setdefault("step", str(stream.step))
+            if stream.step is not None:
+                error.metadata.setdefault("step", str(stream.step))
             raise
         finally:
             self._streams.discard(stream)

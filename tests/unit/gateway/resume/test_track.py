@@ -302,6 +302,25 @@ async def test_a_caller_hears_before_its_deadline_that_nobody_goes_on() -> None:
     await caller.close()
 
 
+@pytest.mark.parametrize(
+    ("first", "expected"),
+    [
+        (message(1, model="sums"), {"model": "sums", "step": "0"}),
+        (message(1), {"service": "trivium-sequence-v1", "step": "0"}),
+        (message(1, model="sums", resume_state=b"d1 100 5.0"), {"model": "sums"}),
+    ],
+    ids=["named", "default", "resumed"],
+)
+async def test_a_caller_that_gets_no_answer_hears_what_was_looked_for(first: bytes, expected: dict[str, str]) -> None:
+    caller = Caller([one := Instance()], ResumeSettings(timeout_s=0.02))
+    one.down = True
+    caller.send(first)
+    with pytest.raises(NoInstance, match=next(iter(expected.values()))) as raised:
+        await caller.next()
+    assert raised.value.metadata == expected
+    await caller.close()
+
+
 async def test_an_input_that_breaks_every_instance_is_given_up() -> None:
     instances = [Instance(f"number {number}") for number in range(20)]
     caller = Caller(instances, ResumeSettings(timeout_s=20, max_attempts=3))
