@@ -124,7 +124,7 @@ class Continuation:
         self._broken += asked and found in ("broken", "fault")
         if not self._goes_on(found):
             self._finish(failure.trailers)
-            raise explained(failure, endpoint) from None
+            raise self._final(failure, endpoint) from None
         if not self._failures or found in ("broken", "fault"):
             self._dispatch.metrics.resumes.labels(self._call.method).inc()
             structlog.get_logger().info("resuming", endpoint=endpoint.id, step=self.step, error=str(failure))
@@ -189,6 +189,13 @@ class Continuation:
             return any(not e.ejected and e not in self._tried for e in self._endpoints())
         except TriviumError:
             return False
+
+    def _final(self, failure: CallFailed, endpoint: Endpoint) -> Exception:
+        """What the caller gets for a failure that stands."""
+        name = self._wanted()
+        if name and model_gone(failure) and not endpoint.any_model:  # the catalog has seen it there
+            return NoInstance(f"model {name!r} has no instance at the moment", model=name)
+        return explained(failure, endpoint)
 
     def _limit(self) -> float:
         """The instant at which the search is over."""

@@ -216,6 +216,17 @@ async def test_an_unknown_model_is_not_waited_for() -> None:
     await caller.close()
 
 
+async def test_a_model_that_was_unloaded_just_now_has_no_instance_and_a_default_that_is_none_is_not_found() -> None:
+    for first, expected in ((message(1, model="sums"), NoInstance), (message(1), CallFailed)):
+        caller = Caller([one := Instance()])
+        one.refuses = refused(ModelNotFound("unloaded"))
+        caller.send(first)
+        with pytest.raises(expected):
+            await caller.next()
+        assert one.streams == 1
+        await caller.close()
+
+
 async def test_a_stream_waits_for_an_instance_of_its_bundle_and_goes_on_there() -> None:
     one, late = Instance("one"), Instance("late")
     caller = Caller([one])
