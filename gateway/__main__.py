@@ -12,7 +12,8 @@ from gateway.metrics import GatewayMetrics
 from gateway.model_service import ModelServicer
 from gateway.oip import OipServicer
 from gateway.readiness import Readiness
-from gateway.resume.oip_sequence import Kept, SequenceInfer
+from gateway.resume.kept import KeptSequences
+from gateway.resume.oip_sequence import SequenceInfer
 from gateway.resume.track import Track
 from gateway.retries import Budget, Retries
 from gateway.routes import Routes
@@ -20,7 +21,6 @@ from gateway.settings import GatewaySettings
 from gateway.stream_infer import StreamInfer
 from services.kit.discovery import Watcher
 from services.kit.lifecycle import Drain, Server, shutdown_signal, start
-from services.kit.sequences import Sequences
 from services.kit.telemetry import new_registry
 from services.kit.transport.upstream import Upstream
 
@@ -42,7 +42,7 @@ async def main(settings: GatewaySettings) -> None:
     retries = Retries(settings.retries, Budget(settings.retries, time.monotonic), metrics)
     dispatch = Dispatch(retries, fleet.outliers, metrics, random.Random())
     forwarder = Forwarder(methods, routes, dispatch)
-    sequences: Sequences[Kept] = Sequences(settings.sequences)
+    sequences = KeptSequences(settings.sequences)
     infer = SequenceInfer(routes, dispatch, settings.resume, sequences, forward=forwarder.method(MODEL_INFER).handler)
     stream_infer = StreamInfer(routes, dispatch, infer, settings.streams)
     track = Track(routes, dispatch, settings.resume)

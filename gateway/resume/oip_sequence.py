@@ -5,7 +5,6 @@ To a step of a sequence the gateway adds the state that the answer to the step b
 """
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 
 from google.protobuf.message import DecodeError
@@ -19,13 +18,14 @@ from gateway.forwarder import forwarded
 from gateway.infer_request import parsed
 from gateway.methods import ANY, MODEL_INFER
 from gateway.resume.continuation import Continuation
+from gateway.resume.kept import Kept, KeptSequences
 from gateway.routes import Pin, Routes
 from gateway.settings import ResumeSettings
 from inference import grpc_service_pb2 as oip
 from services.kit.call import Call
-from services.kit.errors import NoInstance, NotReady
+from services.kit.errors import NoInstance, NotReady, SequenceNotStarted
 from services.kit.model_name import version_number
-from services.kit.sequences import STATE, Sequences, Step, step_of
+from services.kit.sequences import STATE, Step, step_of
 from services.kit.transport.method import Method, raw
 from services.kit.transport.upstream import CallFailed
 
@@ -35,14 +35,6 @@ TYPES = {
     "sequence_start": ("bool_param",),
     "sequence_end": ("bool_param",),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """What is kept of a sequence."""
-
-    state: str  # in base64
-    pin: Pin  # the bundle that the state belongs to
 
 
 class SequenceInfer:
@@ -58,7 +50,7 @@ class SequenceInfer:
         routes: Routes,
         dispatch: Dispatch,
         settings: ResumeSettings,
-        sequences: Sequences[Kept],
+        sequences: KeptSequences,
         forward: Callable[[bytes, Call], Awaitable[bytes]],
     ) -> None:
         self._routes, self._dispatch, self._settings = routes, dispatch, settings
@@ -104,10 +96,20 @@ class SequenceInfer:
             CallFailed: an instance's own refusal.
         """
         call.stage = "sequence"
-        version = versions.parse(request.model_name, request.model_version).version or 0
-        async with self._sequences.turn(request.model_name, version, step) as live:
+        model, named = request.model_name, versions.parse(request.model_name, request.model_version).version or 0
+        version = self._sequences.version(model, named, self._newest(model), step)
+        async with self._sequences.turn(model, version, step) as live:
+            if named and live.value is not None and live.value.pin.version != named:
+                raise SequenceNotStarted(f"sequence {step.id} is one of {live.value.pin}", model=f"{model}:{named}")
             response, live.value = await self._computed(request, live.value, call)
             return response
+
+    def _newest(self, model: str) -> int:
+        """The version that a request without one means now; 0 where that is not known."""
+        try:
+            return self._routes.named(model, "").version or 0
+        except (NoInstance, NotReady):
+            return 0
 
     async def _computed(
         self, request: oip.ModelInferRequest, kept: Kept | None, call: Call

@@ -15,7 +15,8 @@ from gateway.fleet import Fleet
 from gateway.forwarder import Forwarder
 from gateway.methods import MODEL_INFER, Methods
 from gateway.metrics import GatewayMetrics
-from gateway.resume.oip_sequence import Kept, SequenceInfer
+from gateway.resume.kept import KeptSequences
+from gateway.resume.oip_sequence import SequenceInfer
 from gateway.retries import Budget, Retries
 from gateway.routes import Routes
 from gateway.settings import CatalogSettings, OutlierSettings, ResumeSettings, RetrySettings
@@ -23,7 +24,7 @@ from services.kit.call import Metadata
 from services.kit.deadline import Deadline
 from services.kit.discovery import Instance, InstanceState
 from services.kit.errors import TriviumError, to_status
-from services.kit.sequences import SequenceLimits, Sequences
+from services.kit.sequences import SequenceLimits
 from services.kit.transport.upstream import CallFailed, Reply, Upstream
 from trivium.common.v1 import model_pb2
 from trivium.models.v1 import models_pb2
@@ -193,7 +194,7 @@ class Gateway:
         retries = Retries(self.retry, Budget(self.retry, self.clock), self.metrics)
         self.dispatch = Dispatch(retries, self.fleet.outliers, self.metrics, random.Random(1))
         self.forwarder = Forwarder(self.methods, self.routes, self.dispatch)
-        self.sequences: Sequences[Kept] = Sequences(SequenceLimits(), self.clock)
+        self.sequences = KeptSequences(SequenceLimits(), self.clock)
         forward = self.forwarder.method(MODEL_INFER).handler
         self.infer = SequenceInfer(self.routes, self.dispatch, self.resume, self.sequences, forward)
         if self.endpoints:

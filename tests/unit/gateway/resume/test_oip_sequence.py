@@ -187,6 +187,42 @@ async def test_a_sequence_stays_with_its_bundle_when_a_newer_one_comes() -> None
     await caller.close()
 
 
+@pytest.mark.parametrize(("first", "later"), [("", "1"), ("1", "")])
+async def test_a_version_that_is_named_and_one_that_is_not_find_the_same_sequence(first: str, later: str) -> None:
+    caller = Caller(Instance())
+    named = [first, later, first, later]
+    steps = [request(value + 1, start=not value, version=version) for value, version in enumerate(named)]
+    work = [
+        asyncio.ensure_future(caller.infer(step)) for step in steps
+    ]  # those behind the first come before its answer
+    assert await asyncio.gather(*work) == SUMS
+    with pytest.raises(StateMismatch, match="is live"):
+        await caller.infer(request(1, start=True, version=later))
+    assert await caller.infer(request(5, end=True, version=later)) == SUMS[3] * 0.5 + 5
+    assert len(caller.gateway.sequences) == 0
+    await caller.close()
+
+
+async def test_sequences_of_two_versions_are_two_even_under_the_same_id() -> None:
+    caller = Caller(old := Instance("old"), newer := Instance("newer", 2, "d2"))
+    for value in (1, 2):
+        for version in ("1", "2"):
+            assert await caller.infer(request(value, start=value == 1, version=version)) == SUMS[value - 1]
+    assert (len(old.got), len(newer.got), len(caller.gateway.sequences)) == (2, 2, 2)
+    assert await caller.infer(request(1, 8, start=True)) == SUMS[0]
+    with pytest.raises(SequenceNotStarted):
+        await caller.infer(request(2, 8, version="1"))
+    fake(newer.endpoint).hanging = gate = asyncio.Event()
+    first = asyncio.ensure_future(caller.infer(request(1, 9, start=True)))
+    foreign = asyncio.ensure_future(caller.infer(request(2, 9, version="1")))
+    await settled()
+    gate.set()
+    assert await first == SUMS[0]
+    with pytest.raises(SequenceNotStarted, match="sequence 9 is one of sums:2"):
+        await foreign
+    await caller.close()
+
+
 async def test_a_live_sequence_waits_for_an_instance() -> None:
     caller = Caller(one := Instance())
     await caller.infer(request(1, start=True))
