@@ -15,7 +15,7 @@ from gateway.attempts import Dispatch
 from gateway.endpoint import Endpoint
 from gateway.failures import found
 from gateway.forwarder import forwarded
-from gateway.infer_request import parsed
+from gateway.infer_request import in_sequence, parsed
 from gateway.methods import ANY, MODEL_INFER
 from gateway.resume.continuation import Continuation
 from gateway.resume.kept import Kept, KeptSequences
@@ -28,13 +28,6 @@ from services.kit.model_name import version_number
 from services.kit.sequences import STATE, Step, step_of
 from services.kit.transport.method import Method, raw
 from services.kit.transport.upstream import CallFailed
-
-# The types with which the parameters make sense; an instance refuses others.
-TYPES = {
-    "sequence_id": ("int64_param", "uint64_param", "string_param"),
-    "sequence_start": ("bool_param",),
-    "sequence_end": ("bool_param",),
-}
 
 
 class SequenceInfer:
@@ -77,7 +70,7 @@ class SequenceInfer:
         Raises:
             TriviumError: there is no such model or version, or the id is no sequence's.
         """
-        if request.model_name not in self._routes.stateful or not _in_sequence(request.parameters):
+        if request.model_name not in self._routes.stateful or not in_sequence(request.parameters):
             return None
         try:
             stateful = self._routes.named(request.model_name, request.model_version).stateful
@@ -136,16 +129,6 @@ class SequenceInfer:
                 tries.succeeded(endpoint, reply.trailers)
                 call.initial.extend(reply.initial_metadata)
                 return answer
-
-
-def _in_sequence(parameters: Mapping[str, oip.InferParameter]) -> bool:
-    """Whether the request names a sequence, in the right types, and the caller does not keep its state itself."""
-    if "sequence_id" not in parameters or STATE in parameters:
-        return False
-    given = {name: parameters[name].WhichOneof("parameter_choice") for name in TYPES if name in parameters}
-    if any(choice not in TYPES[name] for name, choice in given.items()):
-        return False
-    return bool(getattr(parameters["sequence_id"], given["sequence_id"] or ""))
 
 
 def _answer(data: bytes, pin: Pin | None, endpoint: Endpoint) -> tuple[oip.ModelInferResponse, Kept]:
