@@ -43,7 +43,8 @@ class CatalogSettings:
 class StreamSettings:
     """What one ModelStreamInfer call may have open."""
 
-    window: int = setting(64, low=1, high=4096)  # requests without their last answer; further ones wait to be read
+    # Requests without their last answer, and as many steps of sequences besides; further ones wait to be read.
+    window: int = setting(64, low=1, high=4096)
     idle_s: float = setting(0.5, low=0.01)  # after which a stream to an instance that waits for nothing is closed
 
 

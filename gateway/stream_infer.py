@@ -61,7 +61,8 @@ class Splitter:
         self._routes, self._dispatch, self._settings, self._call = routes, dispatch, settings, call
         self._sequences = sequences
         self._lanes: dict[tuple[str, str], Lane] = {}
-        self._window = asyncio.Semaphore(settings.window)
+        self._window = asyncio.Semaphore(settings.window)  # of the lanes
+        self._steps = asyncio.Semaphore(settings.window)  # those of sequences may wait long for their bundle
         # What goes to the caller; an exception ends the stream with it, None ends it well.
         self.answers: asyncio.Queue[bytes | Exception | None] = asyncio.Queue(settings.window)
 
@@ -71,7 +72,6 @@ class Splitter:
         try:
             async with asyncio.TaskGroup() as running:
                 async for data in requests:
-                    await self._window.acquire()
                     await self._submit(data, running)
                 for lane in self._lanes.values():
                     lane.close()
@@ -89,12 +89,15 @@ class Splitter:
             request_id = request.id
             step = self._sequences.step(request)
             if step is not None:
+                await self._steps.acquire()
                 running.create_task(self._advance(request, step), name=f"step of {request.model_name}")
                 return
-            self._lane(request.model_name, request.model_version, running).submit(data, request_id)
+            lane = self._lane(request.model_name, request.model_version, running)
         except TriviumError as error:
-            self._window.release()
             await self.answers.put(failed(error, request_id))
+            return
+        await self._window.acquire()
+        lane.submit(data, request_id)
 
     async def _advance(self, request: oip.ModelInferRequest, step: Step) -> None:
         """Answers a step of a sequence."""
@@ -107,7 +110,7 @@ class Splitter:
             response.parameters[FINAL].bool_param = True
             answer = oip.ModelStreamInferResponse(infer_response=response)
         await self.answers.put(answer.SerializeToString())
-        self._window.release()
+        self._steps.release()
 
     def _lane(self, model: str, version: str, running: asyncio.TaskGroup) -> Lane:
         lane = self._lanes.get((model, version))

@@ -2,7 +2,7 @@
 
 import asyncio
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 
 import pytest
 
@@ -339,6 +339,32 @@ async def test_sequences_on_a_stream_go_on_side_by_side_each_in_order(window: in
         expected = [(f"{sequence} {value}", total) for value, total in zip((1, 2, 3, 4), SUMS, strict=True)]
         assert [answer for answer in found if answer[0].startswith(f"{sequence} ")] == expected
     assert len(found) == len(steps)
+    await caller.close()
+
+
+async def test_steps_that_wait_for_an_instance_do_not_hold_up_the_other_requests_of_their_stream() -> None:
+    caller = Caller(one := Instance(), window=2)
+    await caller.infer(request(1, start=True))
+    plain, last = endpoint("plain", model("digits")), asyncio.Event()
+
+    async def follow(requests: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+        async for data in requests:
+            found = oip.ModelInferRequest.FromString(data)
+            answer = oip.ModelInferResponse(id=found.id, raw_output_contents=found.raw_input_contents)
+            answer.parameters["triton_final_response"].bool_param = True
+            yield oip.ModelStreamInferResponse(infer_response=answer).SerializeToString()
+            if found.id == "0 5":
+                last.set()
+
+    fake(plain).follow = follow
+    caller.gateway.routes.publish([plain], answered=True)
+    others = [request(value, 0, name="digits") for value in (1, 2, 3, 4, 5)]
+    work = asyncio.ensure_future(caller.stream(request(2), request(3), *others))
+    async with asyncio.timeout(5):
+        await last.wait()
+    caller.gateway.routes.publish([plain, one.endpoint], answered=True)
+    steps = [("7 2", SUMS[1]), ("7 3", SUMS[2])]
+    assert await work == [*((f"0 {value}", float(value)) for value in (1, 2, 3, 4, 5)), *steps]
     await caller.close()
 
 
