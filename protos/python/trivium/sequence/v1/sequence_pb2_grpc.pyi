@@ -58,8 +58,9 @@ class SequenceServiceStub:
     gateway. Fails with UNSUPPORTED_BY_MODEL where the model reads whole series only (bidirectional ones), with
     INVALID_ARGUMENT / INVALID_FIELD for a damaged `resume_state`, with FAILED_PRECONDITION / STATE_MISMATCH for that
     of another bundle, and with UNAVAILABLE (NO_INSTANCE, DRAINING) where it cannot be continued; `step` in the metadata
-    of ErrorInfo is then the last step that was answered. Ends with DEADLINE_EXCEEDED / DEADLINE_EXPIRED when nothing
-    passes either way for 5 minutes (a setting).
+    of ErrorInfo is then the last step that was answered (absent where `resume_state` was given and nothing was
+    answered yet). A new stream waits for an instance for up to 30 seconds (a setting). Ends with DEADLINE_EXCEEDED / DEADLINE_EXPIRED when nothing
+    passes either way, or no answer is read, for 5 minutes (a setting).
     """
 
 @_typing.type_check_only
@@ -92,8 +93,9 @@ class SequenceServiceAsyncStub(SequenceServiceStub):
     gateway. Fails with UNSUPPORTED_BY_MODEL where the model reads whole series only (bidirectional ones), with
     INVALID_ARGUMENT / INVALID_FIELD for a damaged `resume_state`, with FAILED_PRECONDITION / STATE_MISMATCH for that
     of another bundle, and with UNAVAILABLE (NO_INSTANCE, DRAINING) where it cannot be continued; `step` in the metadata
-    of ErrorInfo is then the last step that was answered. Ends with DEADLINE_EXCEEDED / DEADLINE_EXPIRED when nothing
-    passes either way for 5 minutes (a setting).
+    of ErrorInfo is then the last step that was answered (absent where `resume_state` was given and nothing was
+    answered yet). A new stream waits for an instance for up to 30 seconds (a setting). Ends with DEADLINE_EXCEEDED / DEADLINE_EXPIRED when nothing
+    passes either way, or no answer is read, for 5 minutes (a setting).
     """
 
 class SequenceServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -141,8 +143,9 @@ class SequenceServiceServicer(metaclass=_abc_1.ABCMeta):
         gateway. Fails with UNSUPPORTED_BY_MODEL where the model reads whole series only (bidirectional ones), with
         INVALID_ARGUMENT / INVALID_FIELD for a damaged `resume_state`, with FAILED_PRECONDITION / STATE_MISMATCH for that
         of another bundle, and with UNAVAILABLE (NO_INSTANCE, DRAINING) where it cannot be continued; `step` in the metadata
-        of ErrorInfo is then the last step that was answered. Ends with DEADLINE_EXCEEDED / DEADLINE_EXPIRED when nothing
-        passes either way for 5 minutes (a setting).
+        of ErrorInfo is then the last step that was answered (absent where `resume_state` was given and nothing was
+        answered yet). A new stream waits for an instance for up to 30 seconds (a setting). Ends with DEADLINE_EXCEEDED / DEADLINE_EXPIRED when nothing
+        passes either way, or no answer is read, for 5 minutes (a setting).
         """
 
 def add_SequenceServiceServicer_to_server(servicer: SequenceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
