@@ -102,8 +102,8 @@ class SequenceServiceServicer:
         INVALID_ARGUMENT / INVALID_FIELD for a damaged `resume_state`, with FAILED_PRECONDITION / STATE_MISMATCH for that
         of another bundle, and with UNAVAILABLE (NO_INSTANCE, DRAINING) where it cannot be continued; `step` in the metadata
         of ErrorInfo is then the last step that was answered (absent where `resume_state` was given and nothing was
-        answered yet). A new stream waits for an instance for up to 30 seconds (a setting). Ends with DEADLINE_EXCEEDED / DEADLINE_EXPIRED when nothing
-        passes either way, or no answer is read, for 5 minutes (a setting).
+        answered yet). A new stream waits for an instance for up to 30 seconds (a setting). Ends with DEADLINE_EXCEEDED /
+        DEADLINE_EXPIRED when nothing passes either way, or no answer is read, for 5 minutes (a setting).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

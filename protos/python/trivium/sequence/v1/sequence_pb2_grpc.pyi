@@ -59,8 +59,8 @@ class SequenceServiceStub:
     INVALID_ARGUMENT / INVALID_FIELD for a damaged `resume_state`, with FAILED_PRECONDITION / STATE_MISMATCH for that
     of another bundle, and with UNAVAILABLE (NO_INSTANCE, DRAINING) where it cannot be continued; `step` in the metadata
     of ErrorInfo is then the last step that was answered (absent where `resume_state` was given and nothing was
-    answered yet). A new stream waits for an instance for up to 30 seconds (a setting). Ends with DEADLINE_EXCEEDED / DEADLINE_EXPIRED when nothing
-    passes either way, or no answer is read, for 5 minutes (a setting).
+    answered yet). A new stream waits for an instance for up to 30 seconds (a setting). Ends with DEADLINE_EXCEEDED /
+    DEADLINE_EXPIRED when nothing passes either way, or no answer is read, for 5 minutes (a setting).
     """
 
 @_typing.type_check_only
@@ -94,8 +94,8 @@ class SequenceServiceAsyncStub(SequenceServiceStub):
     INVALID_ARGUMENT / INVALID_FIELD for a damaged `resume_state`, with FAILED_PRECONDITION / STATE_MISMATCH for that
     of another bundle, and with UNAVAILABLE (NO_INSTANCE, DRAINING) where it cannot be continued; `step` in the metadata
     of ErrorInfo is then the last step that was answered (absent where `resume_state` was given and nothing was
-    answered yet). A new stream waits for an instance for up to 30 seconds (a setting). Ends with DEADLINE_EXCEEDED / DEADLINE_EXPIRED when nothing
-    passes either way, or no answer is read, for 5 minutes (a setting).
+    answered yet). A new stream waits for an instance for up to 30 seconds (a setting). Ends with DEADLINE_EXCEEDED /
+    DEADLINE_EXPIRED when nothing passes either way, or no answer is read, for 5 minutes (a setting).
     """
 
 class SequenceServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -144,8 +144,8 @@ class SequenceServiceServicer(metaclass=_abc_1.ABCMeta):
         INVALID_ARGUMENT / INVALID_FIELD for a damaged `resume_state`, with FAILED_PRECONDITION / STATE_MISMATCH for that
         of another bundle, and with UNAVAILABLE (NO_INSTANCE, DRAINING) where it cannot be continued; `step` in the metadata
         of ErrorInfo is then the last step that was answered (absent where `resume_state` was given and nothing was
-        answered yet). A new stream waits for an instance for up to 30 seconds (a setting). Ends with DEADLINE_EXCEEDED / DEADLINE_EXPIRED when nothing
-        passes either way, or no answer is read, for 5 minutes (a setting).
+        answered yet). A new stream waits for an instance for up to 30 seconds (a setting). Ends with DEADLINE_EXCEEDED /
+        DEADLINE_EXPIRED when nothing passes either way, or no answer is read, for 5 minutes (a setting).
         """
 
 def add_SequenceServiceServicer_to_server(servicer: SequenceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
