@@ -32,8 +32,8 @@ def cause(failure: CallFailed) -> Cause | None:
     code = failure.status.code
     if code in LOST:
         info = error_info(failure.status)
-        if info is None:
-            return "connection"
+        if info is None:  # a call that was cut off is no word about the connection: it fails by itself if it is gone
+            return "connection" if code == code_pb2.UNAVAILABLE else None
         # Later than at the door it is one model that is unloaded or has failed, and not the instance.
         return "leaving" if info.reason in LEAVING and info.metadata.get("stage") == "admission" else None
     return "fault" if code in FAULTS else None

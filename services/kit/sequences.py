@@ -8,9 +8,11 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from google.rpc import code_pb2
+
 from inference import grpc_service_pb2 as pb
 from services.kit.background import forever
-from services.kit.errors import InvalidField, Overloaded, SequenceNotStarted, StateMismatch
+from services.kit.errors import InvalidField, Overloaded, SequenceNotStarted, StateMismatch, UpstreamError
 from services.kit.settings import setting
 
 MAX_ID = 256  # bytes of a sequence id that is a text
@@ -111,8 +113,9 @@ class Sequences(Generic[T]):
     async def turn(self, model: str, version: int, step: Step) -> AsyncIterator[Live[T]]:
         """The request's sequence, for it alone; the caller sets `value` when the request has been answered.
 
-        A request that fails leaves the sequence as it was; if it was the first one, there is no sequence. Those that
-        were waiting behind it are refused, since they would go on over a gap.
+        A request that fails leaves the sequence as it was; if it was the first one, there is no sequence, and if the
+        last one is wrong in itself, the sequence has ended all the same. Those that were waiting behind it are refused,
+        since they would go on over a gap.
 
         Args:
             model, version: sequences of different ones are different sequences.
@@ -140,10 +143,10 @@ class Sequences(Generic[T]):
                     raise
                 if step.end:
                     self._forget(live)
-        except BaseException:
+        except BaseException as error:
             if step.end:
                 live.ending = False
-            if step.start and live.value is None:
+            if (step.start and live.value is None) or (step.end and _is_wrong(error)):
                 self._forget(live)
             raise
         finally:
@@ -205,6 +208,13 @@ def _key(model: str, version: int, step: Step) -> Key:
             value=repr(step.id),
         )
     return model, version, step.id
+
+
+def _is_wrong(error: BaseException) -> bool:
+    """Whether the request itself is to blame, so that sending it again would be no use."""
+    if isinstance(error, UpstreamError):
+        return bool(error.status.code == code_pb2.INVALID_ARGUMENT)
+    return isinstance(error, InvalidField)
 
 
 def _after_a_gap(model: str, step: Step) -> StateMismatch:

@@ -1,6 +1,7 @@
 """Pipeline: the values of a request to a model's input, and its outputs to classes and forecasts; arrays alone."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -42,6 +43,16 @@ class Pipeline:
     def of(cls, manifest: Manifest) -> "Pipeline | None":
         """The pipeline of a bundle; None for one that takes tensors and no series."""
         return None if manifest.recurrence is None else cls(manifest, manifest.recurrence)
+
+    def check_width(self, request: Any) -> None:
+        """Raises InvalidField where the request's optional field `width` is not the model's."""
+        if request.HasField("width") and request.width != self.width:
+            raise InvalidField(
+                f"width is {request.width}, and a step of this model has {self.width} numbers",
+                field="width",
+                limit=str(self.width),
+                value=str(request.width),
+            )
 
     def steps(self, values: Sequence[float]) -> int:
         """How many steps the values of a request are; asked before `series`, which costs time for each of them.

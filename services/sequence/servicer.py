@@ -89,6 +89,7 @@ class SequenceServicer:
     ) -> Array:
         """What the model says after the last step of a whole series, float32 [numbers]."""
         with call.timed("decode"):
+            pipeline.check_width(request)
             pipeline.check_length(pipeline.steps(request.values), "values")
             x = pipeline.series(request.values)
         call.stage = "queue"

@@ -48,6 +48,7 @@ class Stream:
         self._model, self._pipeline, self._settings = model, pipeline, settings
         self._named, self._return_state = first.model, first.return_state
         self._top_k = ranking.top_k(first, DEFAULT_TOP_K)
+        pipeline.check_width(first)
         self._digest = model.digest
         width = pipeline.recurrence.state_width
         self._state = StreamState.fresh(width)

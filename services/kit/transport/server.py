@@ -244,11 +244,16 @@ async def _abort(context: "Context", status: status_pb2.Status, trailers: Sequen
 
 
 def _options(limits: ServerLimits) -> list[tuple[str, int]]:
+    calls = limits.max_calls + limits.max_streams + MAX_PROBES
     return [
         ("grpc.max_receive_message_length", limits.max_message_bytes),
         ("grpc.max_send_message_length", -1),
         # Of one connection; further ones wait.
-        ("grpc.max_concurrent_streams", limits.max_calls + limits.max_streams + MAX_PROBES),
+        ("grpc.max_concurrent_streams", calls),
+        # gRPC Core ends calls that wait to be accepted, with neither reason nor details, at random from 1000 on: a
+        # burst is for admission to refuse.
+        ("grpc.server.max_pending_requests", calls),
+        ("grpc.server.max_pending_requests_hard_limit", 2 * calls),
         ("grpc.max_metadata_size", 16 * 1024),
         ("grpc.absolute_max_metadata_size", 32 * 1024),
         ("grpc.so_reuseport", 0),  # a busy port is an error, not a second server on it

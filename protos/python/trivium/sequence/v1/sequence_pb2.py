@@ -26,7 +26,7 @@ from trivium.common.v1 import classes_pb2 as trivium_dot_common_dot_v1_dot_class
 from trivium.common.v1 import options_pb2 as trivium_dot_common_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"trivium/sequence/v1/sequence.proto\x12\x13trivium.sequence.v1\x1a\x1ftrivium/common/v1/classes.proto\x1a\x1ftrivium/common/v1/options.proto\"N\n\x0f\x43lassifyRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06values\x18\x02 \x03(\x02\x12\x12\n\x05top_k\x18\x03 \x01(\rH\x00\x88\x01\x01\x42\x08\n\x06_top_k\"C\n\x10\x43lassifyResponse\x12/\n\x07\x63lasses\x18\x01 \x03(\x0b\x32\x1e.trivium.common.v1.RankedClass\"R\n\x0f\x46orecastRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06values\x18\x02 \x03(\x02\x12\x14\n\x07horizon\x18\x03 \x01(\rH\x00\x88\x01\x01\x42\n\n\x08_horizon\"\"\n\x10\x46orecastResponse\x12\x0e\n\x06values\x18\x01 \x03(\x02\"w\n\x0cTrackRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x14\n\x0cresume_state\x18\x02 \x01(\x0c\x12\x0e\n\x06values\x18\x03 \x03(\x02\x12\x12\n\x05top_k\x18\x04 \x01(\rH\x00\x88\x01\x01\x12\x14\n\x0creturn_state\x18\x05 \x01(\x08\x42\x08\n\x06_top_k\"|\n\rTrackResponse\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12/\n\x07\x63lasses\x18\x02 \x03(\x0b\x32\x1e.trivium.common.v1.RankedClass\x12\x0e\n\x06values\x18\x03 \x03(\x02\x12\r\n\x05state\x18\x04 \x01(\x0c\x12\r\n\x05model\x18\x05 \x01(\t2\xaa\x02\n\x0fSequenceService\x12\\\n\x08\x43lassify\x12$.trivium.sequence.v1.ClassifyRequest\x1a%.trivium.sequence.v1.ClassifyResponse\"\x03\x90\x02\x01\x12\\\n\x08\x46orecast\x12$.trivium.sequence.v1.ForecastRequest\x1a%.trivium.sequence.v1.ForecastResponse\"\x03\x90\x02\x01\x12[\n\x05Track\x12!.trivium.sequence.v1.TrackRequest\x1a\".trivium.sequence.v1.TrackResponse\"\x07\x90\x02\x01\x90\xdb\x18\x01(\x01\x30\x01\x42s\n\x17\x64\x65v.trivium.sequence.v1B\rSequenceProtoP\x01Z1trivium.dev/protos/trivium/sequence/v1;sequencev1\xaa\x02\x13Trivium.Sequence.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"trivium/sequence/v1/sequence.proto\x12\x13trivium.sequence.v1\x1a\x1ftrivium/common/v1/classes.proto\x1a\x1ftrivium/common/v1/options.proto\"l\n\x0f\x43lassifyRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06values\x18\x02 \x03(\x02\x12\x12\n\x05top_k\x18\x03 \x01(\rH\x00\x88\x01\x01\x12\x12\n\x05width\x18\x04 \x01(\rH\x01\x88\x01\x01\x42\x08\n\x06_top_kB\x08\n\x06_width\"C\n\x10\x43lassifyResponse\x12/\n\x07\x63lasses\x18\x01 \x03(\x0b\x32\x1e.trivium.common.v1.RankedClass\"p\n\x0f\x46orecastRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06values\x18\x02 \x03(\x02\x12\x14\n\x07horizon\x18\x03 \x01(\rH\x00\x88\x01\x01\x12\x12\n\x05width\x18\x04 \x01(\rH\x01\x88\x01\x01\x42\n\n\x08_horizonB\x08\n\x06_width\"\"\n\x10\x46orecastResponse\x12\x0e\n\x06values\x18\x01 \x03(\x02\"\x95\x01\n\x0cTrackRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x14\n\x0cresume_state\x18\x02 \x01(\x0c\x12\x0e\n\x06values\x18\x03 \x03(\x02\x12\x12\n\x05top_k\x18\x04 \x01(\rH\x00\x88\x01\x01\x12\x14\n\x0creturn_state\x18\x05 \x01(\x08\x12\x12\n\x05width\x18\x06 \x01(\rH\x01\x88\x01\x01\x42\x08\n\x06_top_kB\x08\n\x06_width\"|\n\rTrackResponse\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12/\n\x07\x63lasses\x18\x02 \x03(\x0b\x32\x1e.trivium.common.v1.RankedClass\x12\x0e\n\x06values\x18\x03 \x03(\x02\x12\r\n\x05state\x18\x04 \x01(\x0c\x12\r\n\x05model\x18\x05 \x01(\t2\xaa\x02\n\x0fSequenceService\x12\\\n\x08\x43lassify\x12$.trivium.sequence.v1.ClassifyRequest\x1a%.trivium.sequence.v1.ClassifyResponse\"\x03\x90\x02\x01\x12\\\n\x08\x46orecast\x12$.trivium.sequence.v1.ForecastRequest\x1a%.trivium.sequence.v1.ForecastResponse\"\x03\x90\x02\x01\x12[\n\x05Track\x12!.trivium.sequence.v1.TrackRequest\x1a\".trivium.sequence.v1.TrackResponse\"\x07\x90\x02\x01\x90\xdb\x18\x01(\x01\x30\x01\x42s\n\x17\x64\x65v.trivium.sequence.v1B\rSequenceProtoP\x01Z1trivium.dev/protos/trivium/sequence/v1;sequencev1\xaa\x02\x13Trivium.Sequence.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,17 +41,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SEQUENCESERVICE'].methods_by_name['Track']._loaded_options = None
   _globals['_SEQUENCESERVICE'].methods_by_name['Track']._serialized_options = b'\220\002\001\220\333\030\001'
   _globals['_CLASSIFYREQUEST']._serialized_start=125
-  _globals['_CLASSIFYREQUEST']._serialized_end=203
-  _globals['_CLASSIFYRESPONSE']._serialized_start=205
-  _globals['_CLASSIFYRESPONSE']._serialized_end=272
-  _globals['_FORECASTREQUEST']._serialized_start=274
-  _globals['_FORECASTREQUEST']._serialized_end=356
-  _globals['_FORECASTRESPONSE']._serialized_start=358
-  _globals['_FORECASTRESPONSE']._serialized_end=392
-  _globals['_TRACKREQUEST']._serialized_start=394
-  _globals['_TRACKREQUEST']._serialized_end=513
-  _globals['_TRACKRESPONSE']._serialized_start=515
-  _globals['_TRACKRESPONSE']._serialized_end=639
-  _globals['_SEQUENCESERVICE']._serialized_start=642
-  _globals['_SEQUENCESERVICE']._serialized_end=940
+  _globals['_CLASSIFYREQUEST']._serialized_end=233
+  _globals['_CLASSIFYRESPONSE']._serialized_start=235
+  _globals['_CLASSIFYRESPONSE']._serialized_end=302
+  _globals['_FORECASTREQUEST']._serialized_start=304
+  _globals['_FORECASTREQUEST']._serialized_end=416
+  _globals['_FORECASTRESPONSE']._serialized_start=418
+  _globals['_FORECASTRESPONSE']._serialized_end=452
+  _globals['_TRACKREQUEST']._serialized_start=455
+  _globals['_TRACKREQUEST']._serialized_end=604
+  _globals['_TRACKRESPONSE']._serialized_start=606
+  _globals['_TRACKRESPONSE']._serialized_end=730
+  _globals['_SEQUENCESERVICE']._serialized_start=733
+  _globals['_SEQUENCESERVICE']._serialized_end=1031
 # @@protoc_insertion_point(module_scope)

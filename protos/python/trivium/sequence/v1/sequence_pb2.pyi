@@ -28,12 +28,15 @@ class ClassifyRequest(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     VALUES_FIELD_NUMBER: _builtins.int
     TOP_K_FIELD_NUMBER: _builtins.int
+    WIDTH_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Bundle to ask: "name", "name:version" or "name@label". Empty means the service's default or, where that has no
     classes, the first bundle that has.
     """
     top_k: _builtins.int
     """Classes to return, in [1, 100]; a model with fewer classes returns all of them. Unset means 5."""
+    width: _builtins.int
+    """Numbers of one step as the caller has them, to be compared with the model's. Unset means not compared."""
     @_builtins.property
     def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """The series: at least one step, at most as many as the bundle takes."""
@@ -44,14 +47,20 @@ class ClassifyRequest(_message.Message):
         model: _builtins.str = ...,
         values: _abc.Iterable[_builtins.float] | None = ...,
         top_k: _builtins.int | None = ...,
+        width: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_top_k", b"_top_k", "top_k", b"top_k"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_top_k", b"_top_k", "_width", b"_width", "top_k", b"top_k", "width", b"width"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_top_k", b"_top_k", "model", b"model", "top_k", b"top_k", "values", b"values"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_top_k", b"_top_k", "_width", b"_width", "model", b"model", "top_k", b"top_k", "values", b"values", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__top_k: _TypeAlias = _typing.Literal["top_k"]  # noqa: Y015
     _WhichOneofArgType__top_k: _TypeAlias = _typing.Literal["_top_k", b"_top_k"]  # noqa: Y015
+    _WhichOneofReturnType__width: _TypeAlias = _typing.Literal["width"]  # noqa: Y015
+    _WhichOneofArgType__width: _TypeAlias = _typing.Literal["_width", b"_width"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__top_k) -> _WhichOneofReturnType__top_k | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__width) -> _WhichOneofReturnType__width | None: ...
 
 Global___ClassifyRequest: _TypeAlias = ClassifyRequest  # noqa: Y015
 
@@ -88,12 +97,15 @@ class ForecastRequest(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     VALUES_FIELD_NUMBER: _builtins.int
     HORIZON_FIELD_NUMBER: _builtins.int
+    WIDTH_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Bundle to ask: "name", "name:version" or "name@label". Empty means the service's default or, where that does not
     forecast, the first bundle that does.
     """
     horizon: _builtins.int
     """Steps to forecast, in [1, the bundle's longest horizon]. Unset means the longest."""
+    width: _builtins.int
+    """Numbers of one step as the caller has them, to be compared with the model's. Unset means not compared."""
     @_builtins.property
     def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """The series so far: at least one step, at most as many as the bundle takes."""
@@ -104,14 +116,20 @@ class ForecastRequest(_message.Message):
         model: _builtins.str = ...,
         values: _abc.Iterable[_builtins.float] | None = ...,
         horizon: _builtins.int | None = ...,
+        width: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_horizon", b"_horizon", "horizon", b"horizon"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_horizon", b"_horizon", "_width", b"_width", "horizon", b"horizon", "width", b"width"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_horizon", b"_horizon", "horizon", b"horizon", "model", b"model", "values", b"values"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_horizon", b"_horizon", "_width", b"_width", "horizon", b"horizon", "model", b"model", "values", b"values", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__horizon: _TypeAlias = _typing.Literal["horizon"]  # noqa: Y015
     _WhichOneofArgType__horizon: _TypeAlias = _typing.Literal["_horizon", b"_horizon"]  # noqa: Y015
+    _WhichOneofReturnType__width: _TypeAlias = _typing.Literal["width"]  # noqa: Y015
+    _WhichOneofArgType__width: _TypeAlias = _typing.Literal["_width", b"_width"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__horizon) -> _WhichOneofReturnType__horizon | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__width) -> _WhichOneofReturnType__width | None: ...
 
 Global___ForecastRequest: _TypeAlias = ForecastRequest  # noqa: Y015
 
@@ -150,6 +168,7 @@ class TrackRequest(_message.Message):
     VALUES_FIELD_NUMBER: _builtins.int
     TOP_K_FIELD_NUMBER: _builtins.int
     RETURN_STATE_FIELD_NUMBER: _builtins.int
+    WIDTH_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Bundle to ask for the whole stream: "name", "name:version" or "name@label"; empty means the service's default or,
     where that cannot track, the first bundle that can. Read from the first message; in later ones it is empty or the
@@ -161,6 +180,10 @@ class TrackRequest(_message.Message):
     """Classes in each answer, in [1, 100]. Read from the first message. Unset means 1."""
     return_state: _builtins.bool
     """Whether the answer to the last step of each message brings the stream's state. Read from the first message."""
+    width: _builtins.int
+    """Numbers of one step as the caller has them, to be compared with the model's. Read from the first message. Unset
+    means not compared.
+    """
     @_builtins.property
     def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """The steps of this message, at most 1024 of them (a setting); none in a message that only opens the stream."""
@@ -173,14 +196,20 @@ class TrackRequest(_message.Message):
         values: _abc.Iterable[_builtins.float] | None = ...,
         top_k: _builtins.int | None = ...,
         return_state: _builtins.bool = ...,
+        width: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_top_k", b"_top_k", "top_k", b"top_k"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_top_k", b"_top_k", "_width", b"_width", "top_k", b"top_k", "width", b"width"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_top_k", b"_top_k", "model", b"model", "resume_state", b"resume_state", "return_state", b"return_state", "top_k", b"top_k", "values", b"values"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_top_k", b"_top_k", "_width", b"_width", "model", b"model", "resume_state", b"resume_state", "return_state", b"return_state", "top_k", b"top_k", "values", b"values", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__top_k: _TypeAlias = _typing.Literal["top_k"]  # noqa: Y015
     _WhichOneofArgType__top_k: _TypeAlias = _typing.Literal["_top_k", b"_top_k"]  # noqa: Y015
+    _WhichOneofReturnType__width: _TypeAlias = _typing.Literal["width"]  # noqa: Y015
+    _WhichOneofArgType__width: _TypeAlias = _typing.Literal["_width", b"_width"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__top_k) -> _WhichOneofReturnType__top_k | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__width) -> _WhichOneofReturnType__width | None: ...
 
 Global___TrackRequest: _TypeAlias = TrackRequest  # noqa: Y015
 
