@@ -64,6 +64,36 @@ def test_every_step_of_a_stream_is_answered_in_order(client: Client, server: Seq
     assert [list(request.values) for request in others] == [[1], [2, 3], [4, 5]]
 
 
+def test_nested_numbers_say_how_wide_a_step_is_and_flat_ones_do_not(client: Client, server: SequenceServer) -> None:
+    steps = np.ones((4, 2), np.float32)
+    client.classify_series(steps)
+    client.forecast(steps.tolist())
+    list(client.track(steps))
+    list(client.track([steps[:2], steps[2:]]))
+    list(client.track(iter([1.0]), width=2))
+    with client.tracker() as tracker:
+        tracker.send(steps)
+        with pytest.raises(ValueError, match="steps of 3 numbers in a stream whose steps have 2"):
+            tracker.send([[1, 2, 3]])
+    openings = [request for request in server.requests if request.HasField("width")]
+    assert [request.width for request in openings] == [2] * 6
+    server.requests.clear()
+    client.classify_series([1, 2])
+    client.forecast([1, 2])
+    list(client.track([1, 2]))
+    assert not any(request.HasField("width") for request in server.requests)
+
+
+def test_a_wrong_argument_is_said_at_once(client: Client) -> None:
+    two: Any = "two"
+    with pytest.raises(ValueError, match=r"top_k is in \[1, 100\], not -1"):
+        client.track([1], top_k=-1)
+    with pytest.raises(TypeError, match="top_k is a whole number, not 'two'"):
+        client.tracker(top_k=two)
+    with pytest.raises(ValueError, match="horizon is in"):
+        client.forecast([1], 0)
+
+
 def test_a_stream_reads_its_values_while_it_is_answered(client: Client) -> None:
     answered = threading.Semaphore(1)
 
@@ -327,6 +357,15 @@ async def test_a_series_goes_on_at_another_instance_from_its_state(addresses: li
 async def test_a_model_says_how_far_it_goes_and_what_it_cannot_do(addresses: list[str]) -> None:
     def ask() -> None:
         with Client(addresses[0]) as client:
+            wide = np.ones((4, 4))
+            for call in (
+                lambda: client.classify_series(wide),
+                lambda: client.forecast(wide, model="walk"),
+                lambda: next(client.track(wide)),
+            ):
+                with pytest.raises(TriviumCallError, match="width is 4") as caught:
+                    call()
+                assert caught.value.reason == "INVALID_FIELD"
             model = client.model("walk")
             assert (model.stateful, model.max_horizon, model.max_steps) == (True, 4, 4096)
             for call in (lambda: client.classify_series([1, 2], "walk"), lambda: client.forecast([1], model="digits")):

@@ -7,7 +7,7 @@ from types import TracebackType
 from trivium.client import results
 from trivium.client.channel import Channel
 from trivium.client.results import TrackAnswer
-from trivium.client.values import Values, flat
+from trivium.client.values import Values, agreed, flat
 from trivium.sequence.v1.sequence_pb2 import TrackRequest, TrackResponse
 
 TRACK = "/trivium.sequence.v1.SequenceService/Track"
@@ -22,6 +22,8 @@ class Tracker:
 
     def __init__(self, channel: Channel, opening: TrackRequest) -> None:
         self.state = opening.resume_state
+        self._opening, self._begun = opening, False
+        self._width = opening.width or None
         self._requests: SimpleQueue[TrackRequest | None] = SimpleQueue()
         self._requests.put(opening)
         self._answers = answers(channel.stream(TRACK, iter(self._requests.get, None), TrackResponse, None))
@@ -46,12 +48,17 @@ class Tracker:
         Raises:
             TriviumCallError: as `Client.track`. The stream has ended then, `state` is that before these values, and
                 another tracker may go on from it.
-            TypeError, ValueError: `values` holds something else than numbers; nothing was sent.
+            TypeError, ValueError: `values` holds something else than numbers, or steps of another width than those
+                before; nothing was sent.
             RuntimeError: the stream ended before.
         """
-        numbers = flat(values)
+        numbers, width = flat(values)
         if not numbers:
             return ()
+        self._width = agreed(self._width, width)
+        if not self._begun and self._width:
+            self._opening.width = self._width  # it is sent below, with the first values
+        self._begun = True
         self._requests.put(TrackRequest(values=numbers))
         found = []
         for answer in self._answers:
@@ -70,8 +77,11 @@ class Tracker:
 def requests(values: Iterable[Values], opening: TrackRequest) -> Iterator[TrackRequest]:
     """The messages of one stream. The first has no values: a wrong model is known before the first of them comes."""
     yield opening
+    known = opening.width or None
     for item in values:
-        yield TrackRequest(values=flat(item))
+        numbers, width = flat(item)
+        known = agreed(known, width)
+        yield TrackRequest(values=numbers)
 
 
 def answers(messages: Iterator[TrackResponse]) -> Generator[TrackAnswer, None, None]:

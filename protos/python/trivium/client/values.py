@@ -1,28 +1,94 @@
-"""Values: numbers as callers have them, one, many or nested, made flat for a message."""
+"""Values: numbers as callers have them, one, many or nested, made flat for a message; limits of other arguments."""
 
-from collections.abc import Iterable, Iterator
-from typing import SupportsFloat, TypeAlias
+import operator
+from collections.abc import Iterable
+from typing import Any, SupportsFloat, SupportsIndex, TypeAlias
 
-# A number, or numbers in any nesting: lists, generators, arrays of numpy and its like.
+# A number, numbers, or steps of numbers: lists, generators, arrays of numpy and its like.
 Values: TypeAlias = "SupportsFloat | Iterable[Values]"
 
 
-def flat(values: Values) -> list[float]:
-    """All numbers of `values`, in order; of an array [steps][width] those of one step after the other.
+def flat(values: Values) -> tuple[list[float], int | None]:
+    """All numbers of `values`, in order, and how many of them are a step, where that can be seen.
+
+    Returns:
+        The numbers; of [steps][width] those of one step after the other, and `width`, else None.
 
     Raises:
-        TypeError, ValueError: there is something else than a number.
+        TypeError: there is something else than a number.
+        ValueError: the steps are not of one width, or `values` are nested deeper.
     """
-    return list(_numbers(values))
+    whole = _plain(values)
+    if not isinstance(whole, Iterable):
+        return [_number(whole)], None
+    numbers: list[float] = []
+    width: int | None = None
+    for place, item in enumerate(map(_plain, whole)):
+        row = [_number(_plain(value)) for value in item] if isinstance(item, Iterable) else None
+        size = None if row is None else len(row)
+        if place and size != width:
+            raise ValueError(f"values[{place}] is {_counted(size)}, and those before it are {_counted(width)}")
+        width = size
+        numbers += [_number(item)] if row is None else row
+    return numbers, width or None
 
 
-def _numbers(values: Values) -> Iterator[float]:
-    if isinstance(values, str):
-        raise TypeError(f"values are numbers, not text: {values[:20]!r}")
-    if hasattr(values, "tolist"):  # arrays: quicker than number by number, and right for those without a dimension
-        values = values.tolist()
-    if isinstance(values, Iterable):
-        for item in values:
-            yield from _numbers(item)
-    else:
-        yield float(values)
+def stated_width(values: object) -> int | None:
+    """The width of the steps in a stream's items, where they can be looked at without taking one: in an array
+    [steps][width] or [items][steps][width], and in a list whose first item is [steps][width]."""
+    shape = _shape(values)
+    known = len(shape) == 3 or (len(shape) == 2 and hasattr(values, "shape"))
+    return (shape[-1] or None) if known else None
+
+
+def agreed(known: int | None, width: int | None) -> int | None:
+    """The width of a stream's steps, after an item whose steps are of `width`.
+
+    Raises:
+        ValueError: it is not the one that was known.
+    """
+    if None not in (known, width) and known != width:
+        raise ValueError(f"steps of {width} numbers in a stream whose steps have {known}")
+    return known or width
+
+
+def limited(name: str, value: SupportsIndex | None, most: int = 2**32 - 1) -> int | None:
+    """A whole number in [1, `most`], or None if it was not given.
+
+    Raises:
+        TypeError, ValueError: it is something else.
+    """
+    if value is None:
+        return None
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} is a whole number, not {value!r}") from None
+    if not 1 <= number <= most:
+        raise ValueError(f"{name} is in [1, {most}], not {number}")
+    return number
+
+
+def _plain(value: Any) -> Any:
+    """Arrays as lists: quicker than number by number, and right for those without a dimension."""
+    if isinstance(value, str):
+        raise TypeError(f"values are numbers, not text: {value[:20]!r}")
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, Iterable):
+        raise ValueError("values are [steps] or [steps][width], not nested deeper")
+    return float(value)
+
+
+def _counted(size: int | None) -> str:
+    return "a single number" if size is None else f"{size} numbers long"
+
+
+def _shape(values: Any) -> tuple[int, ...]:
+    if hasattr(values, "shape"):
+        return tuple(values.shape)
+    if isinstance(values, list | tuple):
+        return (len(values), *(_shape(values[0]) if values else ()))
+    return ()
