@@ -25,7 +25,7 @@ class Client(VisionCalls, SequenceCalls, ModelCalls):
         metadata: sent with every call; keys in lower case.
 
     Raises:
-        ValueError: the address is a URL and not "host:port".
+        ValueError: the address is not "host:port" (nor "unix:PATH").
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class Client(VisionCalls, SequenceCalls, ModelCalls):
         metadata: Metadata = (),
     ) -> None:
         self.address = address or os.environ.get("TRIVIUM_ADDRESS") or DEFAULT_ADDRESS
-        if "://" in self.address:
+        if not _is_target(self.address):
             raise ValueError(f"the address is host:port, such as {DEFAULT_ADDRESS}, not {self.address!r}")
         self.timeout_s = timeout_s
         self._channel = Channel(self.address, max_message_bytes, metadata)
@@ -53,3 +53,12 @@ class Client(VisionCalls, SequenceCalls, ModelCalls):
     def close(self) -> None:
         """Ends the connection and the calls on it."""
         self._channel.close()
+
+
+def _is_target(address: str) -> bool:
+    """Whether the address names a port, or a socket in the file system; what grpc would take it for otherwise is some
+    other port."""
+    if "://" in address:
+        return False
+    host, _, port = address.rpartition(":")
+    return address.startswith("unix:") or (host != "" and port.isdecimal() and 0 < int(port) < 2**16)
