@@ -26,6 +26,10 @@ function classify(image) {
 }
 
 async function main(files) {
+  if (files.length === 0) {
+    console.error("usage: node classify.js IMAGE...");
+    process.exitCode = 2;
+  }
   for (const file of files) {
     try {
       const { classes } = await classify(fs.readFileSync(file));

@@ -28,7 +28,13 @@ async function send(stream, pixels) {
   stream.end();
 }
 
-async function main([file]) {
+async function main(files) {
+  const [file] = files;
+  if (files.length !== 1 || !fs.statSync(file, { throwIfNoEntry: false })?.isFile()) {
+    console.error("usage: node track.js FILE.csv");
+    process.exitCode = 2;
+    return;
+  }
   const pixels = fs.readFileSync(file, "utf8").split(",").map(Number);
   const stream = client.track();
   const ended = new Promise((resolve, reject) => stream.on("end", resolve).on("error", reject));

@@ -22,11 +22,14 @@ def pixels(path: Path) -> Iterator[float]:
 
 def main() -> int:
     path = Path(sys.argv[1]) if sys.argv[1:] else min(SAMPLES.glob("[0-9]-*.csv"))
+    if len(sys.argv) > 2 or not path.is_file():
+        print("usage: python examples/python/track.py [FILE.csv]", file=sys.stderr)
+        return 2
     with Client() as client:  # TRIVIUM_ADDRESS, or localhost:8001
         try:
             for answer in client.track(pixels(path)):
                 print(f"{path.name}, pixel {answer.step}: {answer.label} {answer.probability:.1%}", flush=True)
-        except (TriviumCallError, OSError) as error:  # no server, or no such file
+        except (TriviumCallError, ValueError) as error:  # no server, or no numbers in the file
             print(error)
             return 1
     return 0

@@ -9,17 +9,26 @@ import sys
 
 import numpy as np
 import tritonclient.grpc as triton
+from tritonclient.utils import InferenceServerException
 
 
-def main() -> None:
+def main() -> int:
+    if len(sys.argv) > 2:
+        print("usage: python examples/python/triton.py [MODEL]", file=sys.stderr)
+        return 2
     client = triton.InferenceServerClient(os.environ.get("TRIVIUM_ADDRESS", "localhost:8001"))
     name = sys.argv[1] if len(sys.argv) > 1 else "digits-cnn"
-    print(f"server ready: {client.is_server_ready()}, {name} ready: {client.is_model_ready(name)}")
-    metadata = client.get_model_metadata(name)
-    result = client.infer(name, [random_input(tensor) for tensor in metadata.inputs])
+    try:
+        print(f"server ready: {client.is_server_ready()}, {name} ready: {client.is_model_ready(name)}")
+        metadata = client.get_model_metadata(name)
+        result = client.infer(name, [random_input(tensor) for tensor in metadata.inputs])
+    except InferenceServerException as error:  # no server, or no such model
+        print(error)
+        return 1
     for tensor in metadata.outputs:
         values = result.as_numpy(tensor.name)
         print(f"{tensor.name} {tensor.datatype} {list(values.shape)}: {values.ravel()[:5]} ...")
+    return 0
 
 
 def random_input(tensor: object) -> triton.InferInput:
@@ -32,4 +41,4 @@ def random_input(tensor: object) -> triton.InferInput:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
