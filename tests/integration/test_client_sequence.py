@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import pty
+import signal
 import struct
 import subprocess
 import sys
@@ -169,6 +170,44 @@ def test_a_tracker_that_was_never_used_has_no_stream(client: Client, server: Seq
     assert server.requests == []
 
 
+def follow(server: SequenceServer, *arguments: str) -> "subprocess.Popen[str]":
+    """The command, after it has answered the first number of an input that stays open."""
+    pipe = subprocess.PIPE
+    command = [*COMMAND, "--address", server.address, *arguments]
+    process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write("1\n")
+    process.stdin.flush()
+    assert [process.stdout.readline() for _ in range(2)][1].startswith("1\todd")
+    return process
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_the_command_with_its_state_saved(
+    server: SequenceServer, tmp_path: Path, number: int, code: int
+) -> None:
+    state = tmp_path / "state"
+    with follow(server, "--save-state", str(state)) as process:
+        process.send_signal(number)
+        assert process.wait(10) == code
+        assert process.stderr is not None
+        assert f"the state after step 1 is saved, go on with --resume {state}" in process.stderr.read()
+    assert state.read_bytes() == STATE.pack(1, 1.0)
+
+
+def test_a_server_that_goes_in_the_middle_of_a_stream_leaves_the_state_before(
+    server: SequenceServer, tmp_path: Path
+) -> None:
+    state = tmp_path / "state"
+    with follow(server, "--save-state", str(state)) as process:
+        server.stop()
+        assert process.wait(10) == 3
+        assert process.stderr is not None
+        assert "the stream stopped after step 1" in process.stderr.read()
+    assert state.read_bytes() == STATE.pack(1, 1.0)
+
+
 def run(command: Any, *arguments: str) -> Any:
     return CliRunner().invoke(command, arguments)
 
@@ -214,7 +253,12 @@ def test_the_command_saves_the_state_and_goes_on_from_it(server: SequenceServer,
     file = written(tmp_path, "value\n1\n2\nthree\n")
     first = run(track, file, "--save-state", state, "--address", server.address)
     assert (first.exit_code, first.stdout.splitlines()[-1]) == (1, "2\todd\t0.7500")
-    assert first.stderr == f"trivium: {file}: line 4: 'three' is no number\n"
+    assert first.stderr.splitlines() == [
+        "trivium: line 1 is taken for a header: value",
+        f"trivium: {file}: line 4: 'three' is no number",
+        "trivium: the stream stopped after step 2",
+        f"         the state after step 2 is saved, go on with --resume {state}",
+    ]
     second = run(track, written(tmp_path, "4 5"), "--resume", state, "--json", "--address", server.address)
     answers = [json.loads(line) for line in second.stdout.splitlines()]
     assert [(answer["step"], answer["classes"][0]["label"]) for answer in answers] == [(3, "odd"), (4, "even")]
@@ -226,7 +270,7 @@ def test_the_command_does_not_overwrite_a_state_with_nothing(server: SequenceSer
     ended = run(track, written(tmp_path, f"{BAD}"), "--save-state", str(state), "--address", server.address)
     assert (ended.exit_code, state.read_bytes()) == (1, STATE.pack(2, 3.0))
     empty = run(track, written(tmp_path, ""), "--save-state", str(state), "--address", server.address)
-    assert empty.exit_code == 1
+    assert (empty.exit_code, "no numbers in" in empty.stderr) == (2, True)
     assert "there is no state to save" in empty.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["series.csv", "state"]
 
@@ -237,6 +281,10 @@ def test_the_command_does_not_overwrite_a_state_with_nothing(server: SequenceSer
         (("none.csv",), 1, "none.csv: No such file or directory"),
         (("series.csv", "--resume", "none"), 1, "none: No such file or directory"),
         (("series.csv", "--resume", "empty"), 1, "empty holds no state"),
+        (("empty",), 2, "no numbers in empty"),
+        (("series.csv", "--save-state", "none/state"), 2, "--save-state none/state: there is no folder none"),
+        (("series.csv", "--save-state", "."), 2, "--save-state . is no file"),
+        (("series.csv", "--address", "localhost"), 2, "the address is host:port"),
         (("series.csv",), 2, "choose with --column"),
         (("series.csv", "--column", "spots"), 2, "no column is called spots"),
         (("series.csv", "--column", "sunspots", "--top-k", "0"), 2, "--top-k"),
@@ -267,6 +315,13 @@ def test_the_command_forecasts_a_column(server: SequenceServer, tmp_path: Path) 
     found = json.loads(run(forecast, file, "--json", "--horizon", "1", *options).stdout)
     assert (found["values"], found["model"], found["version"]) == ([17.0], "sum", 1)
     assert [list(request.values) for request in server.requests] == [[5, 11], [5, 11]]
+    assert [request.width for request in server.requests] == [1, 1]
+    nothing = run(forecast, written(tmp_path, "1;2"), "--address", server.address)
+    assert nothing.exit_code == 2
+    assert nothing.stderr.splitlines() == [
+        "trivium: line 1 is taken for a header: 1;2",
+        f"trivium: no numbers in {file}",
+    ]
     wrong = run(forecast, file, "--horizon", "0", *options)
     assert (wrong.exit_code, "--horizon" in wrong.stderr) == (2, True)
 

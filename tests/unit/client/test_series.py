@@ -4,7 +4,17 @@ from collections.abc import Iterable, Iterator
 
 import pytest
 
-from trivium.client.series import LONGEST_LINE, MESSAGE, ColumnError, Read, Rows, SeriesError, messages, opened
+from trivium.client.series import (
+    LONGEST_LINE,
+    MESSAGE,
+    ColumnError,
+    NoNumbers,
+    Read,
+    Rows,
+    SeriesError,
+    messages,
+    opened,
+)
 
 
 def reader(chunks: Iterable[bytes]) -> Read:
@@ -61,6 +71,29 @@ def test_what_is_no_number_is_named_with_its_line(text: str, columns: tuple[str,
     with pytest.raises(SeriesError) as caught:
         numbers(text, *columns)
     assert str(caught.value) == says
+
+
+@pytest.mark.parametrize(
+    ("text", "columns", "says"),
+    [
+        ("value\n1\n", (), ["line 1 is taken for a header: value"]),
+        ("\n1;2\n3", (), ["line 2 is taken for a header: 1;2"]),
+        ("year,value\n1,2\n", ("value",), []),
+        ("1\n", (), []),
+    ],
+)
+def test_a_header_that_nobody_spoke_of_is_said(text: str, columns: tuple[str, ...], says: list[str]) -> None:
+    said: list[str] = []
+    list(messages(reader([text.encode()]), columns, said.append))
+    assert said == says
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"\n \n", b"1;2", b"value\n", b"\x89PNG\r\n\x1a\n\x00,\x00,\x01\n1\n", b"\x7fELF\x02"]
+)
+def test_a_text_without_numbers_is_an_error_of_its_own(data: bytes) -> None:
+    with pytest.raises(NoNumbers):
+        list(messages(reader([data])))
 
 
 def test_a_line_is_sent_as_soon_as_it_is_complete() -> None:

@@ -1,6 +1,5 @@
 """The subcommands of `trivium` that ask about series of numbers: track, forecast."""
 
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -16,12 +15,14 @@ from trivium.client.chart import forecast_curves
 from trivium.client.commands import SOME_FAILED, address_option, connection, model_option, server_options
 from trivium.client.live import SHOWN, LiveChart, Printed, picture, width
 from trivium.client.output import as_json, complain, table
+from trivium.client.progress import Progress, terminable
 from trivium.client.results import Forecast, Model
-from trivium.client.series import ColumnError, SeriesError, messages, opened
+from trivium.client.series import ColumnError, NoNumbers, SeriesError, messages, opened
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
 INTERRUPTED = 130  # exit code, as a shell gives it
+NO_NUMBERS = 2  # exit code
 CHARTED = 10  # classes to ask for where a chart shows how they change
 
 
@@ -54,51 +55,41 @@ def track(
 
     FILE, or standard input, has numbers in lines, with commas or blanks between them; the first line may be a header.
     Lines are read as they come: `tail -f LOG | trivium track` answers each of them at once. On a terminal a chart
-    follows the series. Exits with 0, 1 if the stream failed or FILE holds something else, 2 for wrong usage, 3 if no
-    server answered; the state is saved anyway.
+    follows the series; elsewhere each answer is a line of classes, or of value_1, value_2, ...: those of a model that
+    forecasts are its next steps, one after the other, each as wide as a step of the series.
+
+    Exits with 0, 1 if the stream failed or FILE holds something else, 2 for wrong usage or no numbers, 3 if no server
+    answered, 130 on Ctrl-C, 143 on SIGTERM; the state is saved anyway.
     """
-    with reading(file), connection(address) as client, opened(file) as read, saved(save_state) as keep:
-        state = keep(resume.read_bytes() if resume else b"")
+    with ended(save_state) as progress, reading(file), connection(address) as client, opened(file) as read:
+        state = resume.read_bytes() if resume else b""
         if resume and not state:
             raise SeriesError(f"{resume} holds no state")
+        progress.resume(state)
         charted = not as_document and sys.stdout.isatty() and not (file == "-" and sys.stdin.isatty())
         with LiveChart(Console(), client.model) if charted else Printed(as_document) as shown:
             answers = client.track(
-                shown.recorded(messages(read, columns)),
+                shown.recorded(messages(read, columns, complain)),
                 model,
                 top_k=top_k or (CHARTED if charted else None),
                 resume_state=state,
                 return_state=save_state is not None,
+                width=len(columns) or None,
             )
             for answer in answers:
-                keep(answer.state)
+                progress.answered(answer)
                 shown.show(answer)
 
 
 @contextmanager
-def saved(path: Path | None) -> Iterator[Callable[[bytes], bytes]]:
-    """Keeps the last state that is given to it, and writes it to the file at the end, however that comes.
-
-    Raises:
-        SeriesError: the end has come, and no state.
-        OSError: the file cannot be written.
-    """
-    last = b""
-
-    def keep(state: bytes) -> bytes:
-        nonlocal last
-        last = state or last
-        return last
-
+def ended(save_state: Path | None) -> Iterator[Progress]:
+    """How far the command came, in order however it ends."""
     try:
-        yield keep
-    finally:
-        if path is not None and last:
-            made = path.with_name(f"{path.name}.{os.getpid()}")
-            made.write_bytes(last)
-            made.replace(path)  # at no moment half a state
-    if path is not None and not last:
-        raise SeriesError("nothing was answered, so there is no state to save")
+        progress = Progress(save_state)
+    except ValueError as error:
+        raise click.UsageError(f"--save-state {error}") from error
+    with terminable(), progress:
+        yield progress
 
 
 @click.command()
@@ -118,12 +109,12 @@ def forecast(
     """Says how a series goes on.
 
     FILE, or standard input, has the series so far: numbers in lines, with commas or blanks between them; the first line
-    may be a header. Exits with 0, 1 if there is no forecast, 2 for wrong usage, 3 if no server answered.
+    may be a header. Exits with 0, 1 if there is no forecast, 2 for wrong usage or no numbers, 3 if no server answered.
     """
     with reading(file), connection(address, timeout_s) as client, opened(file) as read:
-        values = [number for message in messages(read, columns) for number in message]
+        values = [number for message in messages(read, columns, complain) for number in message]
         started = time.perf_counter()
-        answer = client.forecast(values, horizon, model)
+        answer = client.forecast(_steps(values, len(columns)) if columns else values, horizon, model)
         ms = (time.perf_counter() - started) * 1e3
         if as_document:
             as_json({"file": file, **asdict(answer), "ms": round(ms, 3)})
@@ -131,9 +122,13 @@ def forecast(
             _show(client.model(f"{answer.model}:{answer.version}"), values, answer)
 
 
+def _steps(values: list[float], size: int) -> list[list[float]]:
+    return [values[start : start + size] for start in range(0, len(values), size)]
+
+
 def _show(model: Model, values: list[float], answer: Forecast) -> None:
     size = width(model)
-    steps = [answer.values[start : start + size] for start in range(0, len(answer.values), size)]
+    steps = _steps(list(answer.values), size)
     if not sys.stdout.isatty():
         titles = ["value"] if size == 1 else [f"value_{number}" for number in range(1, size + 1)]
         table(
@@ -157,6 +152,9 @@ def reading(file: str) -> Iterator[None]:
         raise
     except ColumnError as error:
         raise click.UsageError(_words(file, error)) from error
+    except NoNumbers:
+        complain(f"no numbers in {_named(file)}")
+        sys.exit(NO_NUMBERS)
     except (SeriesError, OSError) as error:
         complain(_words(file, error))
         sys.exit(SOME_FAILED)
@@ -167,4 +165,8 @@ def reading(file: str) -> Iterator[None]:
 def _words(file: str, error: SeriesError | OSError) -> str:
     if isinstance(error, OSError):
         return f"{error.filename or file}: {error.strerror or error}"
-    return f"{'standard input' if file == '-' else file}: {error}"
+    return f"{_named(file)}: {error}"
+
+
+def _named(file: str) -> str:
+    return "standard input" if file == "-" else file

@@ -16,6 +16,10 @@ class SeriesError(ValueError):
     """The text holds something else than numbers; the message says where."""
 
 
+class NoNumbers(SeriesError):
+    """The text has no numbers at all."""
+
+
 class ColumnError(SeriesError):
     """The columns to read are not clear."""
 
@@ -40,30 +44,41 @@ def opened(name: str) -> Iterator[Read]:
         os.close(file)
 
 
-def messages(read: Read, columns: Sequence[str] = ()) -> Iterator[list[float]]:
+def messages(
+    read: Read, columns: Sequence[str] = (), notice: Callable[[str], None] = lambda words: None
+) -> Iterator[list[float]]:
     """The numbers of a text, those of the lines that are there together, at most MESSAGE at once.
 
     A line is divided only if it has more than that. Whatever stands in one line may be one step or several.
 
     Args:
         columns: which columns to read, by the names that the header has for them; all if there are none.
+        notice: told that the first line is taken for a header, where no columns say that there is one.
 
     Raises:
+        NoNumbers: there is no number at all.
         SeriesError: something is no number, or no column is called that.
         OSError: reading fails.
     """
-    rows = Rows(columns)
+    rows = Rows(columns, notice)
     for lines in _lines(read):
         yield from _grouped(rows.numbers(line) for line in lines)
+    if not rows.found:
+        raise NoNumbers("no numbers")
 
 
 class Rows:
-    """Reads one line after the other; the first one that is not empty may be a header."""
+    """Reads one line after the other; the first one that is not empty may be a header.
 
-    def __init__(self, columns: Sequence[str] = ()) -> None:
-        self._columns = columns
+    Attributes:
+        found: whether there was a number.
+    """
+
+    def __init__(self, columns: Sequence[str] = (), notice: Callable[[str], None] = lambda words: None) -> None:
+        self._columns, self._notice = columns, notice
         self._places: list[int] = []  # of the columns to read, if they were named
         self._line, self._begun = 0, False
+        self.found = False
 
     def numbers(self, line: str) -> list[float]:
         """The numbers of the next line: none if it is empty or the header.
@@ -75,13 +90,17 @@ class Rows:
         cells = self._cells(line)
         if not cells:
             return []
+        if not self.found and not _is_text(line):
+            raise NoNumbers(f"line {self._line} is no text")
         first, self._begun = not self._begun, True
         if first and not any(_is_number(word) for cell in cells for word in cell.split()):
-            self._places = self._find(cells)
+            self._take_header(line, cells)
             return []
         if self._columns and not self._places:
             raise ColumnError(f"line {self._line} is no header, so no column has a name")
-        return [self._number(word) for cell in self._picked(cells) for word in cell.split() or [""]]
+        numbers = [self._number(word) for cell in self._picked(cells) for word in cell.split() or [""]]
+        self.found = True
+        return numbers
 
     def _cells(self, line: str) -> list[str]:
         if "," not in line:
@@ -91,6 +110,11 @@ class Rows:
         except csv.Error as error:
             raise SeriesError(f"line {self._line}: {error}") from error
         return cells[:-1] if not cells[-1].strip() else cells  # a comma at the end of a line is no missing number
+
+    def _take_header(self, line: str, cells: list[str]) -> None:
+        self._places = self._find(cells)
+        if not self._columns:
+            self._notice(f"line {self._line} is taken for a header: {line.strip()[:40]}")
 
     def _find(self, header: list[str]) -> list[int]:
         names = [name.strip() for name in header]
@@ -114,6 +138,10 @@ class Rows:
         except ValueError:
             problem = f"{word[:20]!r} is no number" if word else "a number is missing"
             raise SeriesError(f"line {self._line}: {problem}") from None
+
+
+def _is_text(line: str) -> bool:
+    return not any(character < " " for character in line if not character.isspace())
 
 
 def _is_number(word: str) -> bool:
