@@ -440,6 +440,14 @@ async def test_the_command_prints_what_a_real_service_says(addresses: list[str],
     options = ("--model", "walk", "--column", "a", "--column", "b", "--address", addresses[0])
     titles, *steps = (await asyncio.to_thread(run, forecast, file, *options)).stdout.splitlines()
     assert (titles, [step.split("\t")[0] for step in steps]) == ("step\tvalue_1\tvalue_2", ["1", "2", "3", "4"])
+    long = written(tmp_path, "a,b\n" + "1,2\n" * 600 + "1,nan\n")
+    for how in (options, ("--model", "walk", "--address", addresses[0])):
+        text = long if how is options else written(tmp_path, "1,2\n" * 600 + "1,nan\n")
+        refused = await asyncio.to_thread(run, track, text, *how)
+        assert refused.exit_code == 1
+        assert "number 1202 of the input was refused" in refused.stderr
+        assert "the stream stopped after step 512" in refused.stderr
+    file = written(tmp_path, "a,b\n1,2\n3,4\n")
     answers = (await asyncio.to_thread(run, track, file, "--json", *options)).stdout.splitlines()
     last = json.loads(answers[-1])
     assert last["step"] == 2

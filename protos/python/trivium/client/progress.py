@@ -24,11 +24,16 @@ class Progress:
     Args:
         path: where to leave the state; None for nowhere.
 
+    Attributes:
+        answers: how many there were; a stream that was resumed has further steps before them.
+        model: who gave them, as "name:version"; empty before the first.
+
     Raises:
         ValueError: no state can be left there; says why.
     """
 
     def __init__(self, path: Path | None) -> None:
+        self.answers, self.model = 0, ""
         self._path = path
         self._target = None if path is None else _target(path)
         self._state, self._state_step = b"", 0
@@ -40,7 +45,7 @@ class Progress:
 
     def answered(self, answer: TrackAnswer) -> None:
         """The stream has come as far as this answer."""
-        self._step = answer.step
+        self.answers, self.model, self._step = self.answers + 1, answer.model, answer.step
         if answer.state:
             self._state, self._state_step = answer.state, answer.step
 

@@ -1,5 +1,6 @@
 """The subcommands of `trivium` that ask about series of numbers: track, forecast."""
 
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +13,9 @@ import click
 from rich.console import Console
 
 from trivium.client.chart import forecast_curves
+from trivium.client.client import Client
 from trivium.client.commands import SOME_FAILED, address_option, connection, model_option, server_options
+from trivium.client.errors import TriviumCallError
 from trivium.client.live import SHOWN, LiveChart, Printed, picture, width
 from trivium.client.output import as_json, complain, table
 from trivium.client.progress import Progress, terminable
@@ -76,9 +79,10 @@ def track(
                 return_state=save_state is not None,
                 width=len(columns) or None,
             )
-            for answer in answers:
-                progress.answered(answer)
-                shown.show(answer)
+            with located(client, progress, len(columns)):
+                for answer in answers:
+                    progress.answered(answer)
+                    shown.show(answer)
 
 
 @contextmanager
@@ -90,6 +94,24 @@ def ended(save_state: Path | None) -> Iterator[Progress]:
         raise click.UsageError(f"--save-state {error}") from error
     with terminable(), progress:
         yield progress
+
+
+@contextmanager
+def located(client: Client, progress: Progress, size: int) -> Iterator[None]:
+    """Says which number of the input was refused: the server counts those of one message, and lines that are there
+    together are sent in one.
+
+    Args:
+        size: numbers in a step; 0 where the columns do not say it, so that the model is asked.
+    """
+    try:
+        yield
+    except TriviumCallError as error:
+        place = re.match(r"values\[(\d+)\]", error.message)
+        if place:
+            before = progress.answers * (size or width(client.model(progress.model))) if progress.answers else 0
+            complain(f"number {before + int(place[1]) + 1} of the input was refused")
+        raise
 
 
 @click.command()
