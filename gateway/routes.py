@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from gateway import versions
 from gateway.endpoint import Endpoint
 from gateway.methods import ANY
-from services.kit.errors import NoInstance, NotReady, TriviumError
+from services.kit.errors import ModelNotFound, NoInstance, NotReady, TriviumError
 from services.kit.model_name import MAX_LENGTH, ModelName
 from trivium.common.v1 import model_pb2
 
@@ -202,6 +202,13 @@ class Routes:
             return NotReady("an instance has not told yet which models it serves", model=str(wanted))
         if not wanted.name:
             return NoInstance(f"service {service or 'trivium'} has no instance at the moment", service=service)
+        other = next(
+            (found for found, name, _ in self._seen if name == wanted.name and found not in (ANY, service)), ""
+        )
+        if service != ANY and other:
+            return ModelNotFound(
+                f"model {wanted.name!r} is one of service {other}, and this method asks {service}", model=wanted.name
+            )
         return versions.unknown(wanted)
 
 

@@ -11,7 +11,8 @@ import structlog
 from deploy.local.launcher import Launcher, Options
 from deploy.local.progress import Progress
 from deploy.local.run_dir import RunDir
-from deploy.local.settings import GatewayAddress, run_folder
+from deploy.local.settings import GatewayAddress, check_components, run_folder
+from deploy.local.suite import GATEWAY, service_names
 from services.kit.errors import StartupError
 
 
@@ -23,6 +24,7 @@ def main(replicas: int, cpu: bool) -> None:
     for name in [name for name in os.environ if name.startswith("CONSUL_")]:
         del os.environ[name]  # they speak of another Consul, and Consul's clients prefer them to what they are told
     try:
+        check_components(os.environ, {GATEWAY, *service_names()})
         address, run_dir = GatewayAddress.of(os.environ), RunDir(run_folder(os.environ))
         with run_dir.held():
             _send_logs_to(run_dir.log_file("launcher"))

@@ -1,7 +1,8 @@
 """What the environment says about a run: the gateway's addresses and the run's folder."""
 
+import difflib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,6 +55,22 @@ class GatewayAddress:
     def _address(self, port: int) -> str:
         host = self.dialled_host
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def check_components(environ: Mapping[str, str], components: Collection[str]) -> None:
+    """Finds settings of components that there are not, which nobody else would read.
+
+    Raises:
+        StartupError: names one, and the component that may be meant.
+    """
+    for name in environ:
+        component, separator, _ = name.removeprefix("TRIVIUM_").partition("__")
+        if name.startswith("TRIVIUM_") and separator and component.lower() not in components:
+            near = difflib.get_close_matches(component.lower(), components, n=1)
+            known = (
+                f"did you mean TRIVIUM_{near[0].upper()}__...?" if near else f"known: {', '.join(sorted(components))}"
+            )
+            raise StartupError(f"{name} is a setting of no component", hint=known)
 
 
 def run_folder(environ: Mapping[str, str]) -> Path:

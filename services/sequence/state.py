@@ -37,8 +37,8 @@ class StreamState:
 
     def packed(self, digest: bytes) -> bytes:
         """The state as bytes, for a stream of the bundle with that digest."""
-        content = HEADER.pack(MAGIC, FORMAT, digest, self.step) + self.values.astype(FLOAT32, copy=False).tobytes()
-        return content + CHECKSUM.pack(zlib.crc32(content))
+        header, numbers = HEADER.pack(MAGIC, FORMAT, digest, self.step), self.values.astype(FLOAT32, copy=False).data
+        return b"".join((header, numbers, CHECKSUM.pack(zlib.crc32(numbers, zlib.crc32(header)))))
 
 
 def unpacked(data: bytes, digest: bytes, width: int, field: str) -> StreamState:

@@ -40,7 +40,7 @@ from trivium.sequence.v1 import sequence_pb2 as pb
 SERVICE = "/trivium.sequence.v1.SequenceService"
 STREAMS = 64
 ENGINE = EngineSettings(device="cpu", threads=1)
-HIDDEN = (256, 512, 1024)  # units of each of the two layers
+HIDDEN = (256, 1024, 1536)  # units of each of the two layers
 TINY = "bench-lstm-16"
 Figures = dict[str, list[float]]
 
@@ -329,4 +329,4 @@ if __name__ == "__main__":
     if arguments.quick:
         asyncio.run(main(rounds=1, seconds=1.0, idle=1000))
     else:
-        asyncio.run(main(rounds=3, seconds=3.0, idle=10_000))
+        asyncio.run(main(rounds=2, seconds=3.0, idle=10_000))

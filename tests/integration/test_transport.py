@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from typing import Any, ClassVar
 
@@ -232,6 +233,24 @@ async def test_calls_over_the_limit_are_refused_with_a_time_to_come_back() -> No
         error = await fails(running.classify(b"abc"))
         assert (error.code(), info(error).reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL")
         first.cancel()
+
+
+async def test_a_burst_is_answered_or_refused_with_a_reason() -> None:
+    """gRPC Core would end some of more than 1000 waiting calls by itself, with a bare CANCELLED."""
+    async with serving(max_calls=100) as running:
+        calls = [fails_or_not(running.classify(b"abc")) for _ in range(2500)]
+        outcomes = Counter(await asyncio.gather(*calls))
+    assert outcomes.total() == 2500
+    assert set(outcomes) <= {"OK", "RESOURCE_EXHAUSTED QUEUE_FULL"}
+
+
+async def fails_or_not(call: Any) -> str:
+    """OK, or the code and the reason."""
+    try:
+        await call
+    except grpc.aio.AioRpcError as error:
+        return f"{error.code().name} {info(error).reason}"
+    return "OK"
 
 
 @pytest.mark.parametrize("path", ["/trivium.vision.v1.VisionService/Paint", "/no.such.Service/Method"])

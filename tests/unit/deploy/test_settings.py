@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local.settings import ROOT, GatewayAddress, drain_s, run_folder, told
+from deploy.local.settings import ROOT, GatewayAddress, check_components, drain_s, run_folder, told
 from services.kit.errors import StartupError
 
 
@@ -64,3 +64,11 @@ def test_a_key_is_looked_up_in_the_environment_and_then_in_the_file(tmp_path: Pa
     assert told("vision", "log.level", environ) == "debug"
     assert told("vision", "drain_s.none", environ) is None
     assert told("vision", "log.calls", {"TRIVIUM_VISION__CONFIG": str(tmp_path / "none")}) is None
+
+
+def test_a_setting_of_no_component_is_found_before_anything_starts() -> None:
+    environ = {"TRIVIUM_VISION__HOST": "127.0.0.1", "TRIVIUM_RUN_DIR": "/x", "TRIVIUM_ADDRESS": "localhost:8001"}
+    check_components(environ, {"gateway", "vision", "sequence"})
+    with pytest.raises(StartupError, match="TRIVIUM_SEQENCE__DEFAULT_MODEL is a setting of no component") as error:
+        check_components(environ | {"TRIVIUM_SEQENCE__DEFAULT_MODEL": "x"}, {"gateway", "vision", "sequence"})
+    assert "TRIVIUM_SEQUENCE__" in error.value.hint

@@ -58,7 +58,7 @@ async def ward() -> AsyncIterator[Ward]:
     [
         (broken(), "connection"),
         (broken(sent=False), "connection"),
-        (broken(code_pb2.CANCELLED), "connection"),
+        (broken(code_pb2.CANCELLED), None),  # cut off by the transport, whose connection may be well
         (refused(Draining("leaving", stage="admission")), "leaving"),
         (refused(NotReady("starting", stage="admission")), "leaving"),
         (refused(Draining("this model is being unloaded", stage="queue")), None),

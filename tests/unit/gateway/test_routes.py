@@ -50,8 +50,10 @@ def test_the_open_inference_protocol_finds_models_of_any_service() -> None:
     found = routes(OLD, other)
     assert names(found.named("rnn", "")) == {"other"}
     assert names(found.typed(ANY, "rnn")) == {"other"}
-    with pytest.raises(ModelNotFound):
+    with pytest.raises(ModelNotFound, match="'rnn' is one of service trivium-sequence-v1"):
         found.typed(VISION, "rnn")
+    with pytest.raises(ModelNotFound, match="Request for unknown model: 'gru' is not found"):
+        found.typed(VISION, "gru")
 
 
 def test_an_instance_without_model_service_answers_to_any_name_of_its_own_package() -> None:

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from google.rpc import code_pb2, status_pb2
 
 from inference import grpc_service_pb2 as oip
-from services.kit.errors import InvalidField, Overloaded, SequenceNotStarted, StateMismatch
+from services.kit.errors import InvalidField, Overloaded, SequenceNotStarted, StateMismatch, UpstreamError
 from services.kit.sequences import MAX_ID, STATE, SequenceId, SequenceLimits, Sequences, Step, step_of
 
 MODEL = ("lstm", 1)
@@ -239,6 +240,26 @@ async def test_nothing_follows_the_last_request(sequences: Sequences[int]) -> No
         with pytest.raises(SequenceNotStarted):
             await take(sequences, step)
     assert await last.succeed() == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "ended"),
+    [
+        (InvalidField("over the limit", field="values"), True),
+        (UpstreamError(status_pb2.Status(code=code_pb2.INVALID_ARGUMENT)), True),
+        (Overloaded("full"), False),
+        (UpstreamError(status_pb2.Status(code=code_pb2.UNAVAILABLE)), False),
+    ],
+)
+async def test_a_last_request_that_is_wrong_in_itself_ends_its_sequence(
+    sequences: Sequences[int], error: Exception, ended: bool
+) -> None:
+    """Else one that has reached the model's last step could never be ended."""
+    await take(sequences, first())
+    with pytest.raises(type(error)):
+        async with sequences.turn(*MODEL, Step(7, end=True)):
+            raise error
+    assert len(sequences) == (0 if ended else 1)
 
 
 async def test_what_waited_behind_a_failed_request_does_not_go_on_over_the_gap(sequences: Sequences[int]) -> None:

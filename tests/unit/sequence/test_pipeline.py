@@ -11,6 +11,7 @@ from services.kit.errors import InputTooLarge, InvalidField
 from services.kit.inference.manifest import Manifest, Postprocessing
 from services.sequence.pipeline import Pipeline, classifies, forecasts, tracks
 from tests.unit.sequence.fakes import MAX_STEPS, manifest
+from trivium.sequence.v1 import sequence_pb2 as pb
 
 
 def pipeline(kind: str = "forecaster", **changes: Any) -> Pipeline:
@@ -51,6 +52,16 @@ def test_a_broken_step_is_refused(width: int, count: int) -> None:
     with pytest.raises(InvalidField, match=f"values holds {count} numbers, and a step of this model has {width}") as e:
         pipeline(width=width).steps(range(count))
     assert e.value.metadata == {"field": "values", "limit": str(width), "value": str(count)}
+
+
+def test_a_width_that_the_caller_states_must_be_the_models() -> None:
+    taken = pipeline(width=2)
+    taken.check_width(pb.ForecastRequest())
+    taken.check_width(pb.ForecastRequest(width=2))
+    for width in (0, 1, 3):
+        with pytest.raises(InvalidField, match=f"width is {width}, and a step of this model has 2 numbers") as error:
+            taken.check_width(pb.ForecastRequest(width=width))
+        assert error.value.metadata["field"] == "width"
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
