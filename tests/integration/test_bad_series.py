@@ -416,12 +416,19 @@ async def test_a_tensor_that_is_no_series_is_refused_and_the_sequence_stays(
     place: Place, x: Array, field: str, reason: str
 ) -> None:
     bits, _ = await place.caller.infer("rnn", ONE, sequence_id=77, sequence_start=True)
-    for flags in ({}, {"sequence_end": True}):
-        found = await refused(place.caller.infer("rnn", x, sequence_id=77, **flags))
-        assert found == Refusal("INVALID_ARGUMENT", reason, field)
+    found = await refused(place.caller.infer("rnn", x, sequence_id=77))
+    assert found == Refusal("INVALID_ARGUMENT", reason, field)
     more, _ = await place.caller.infer("rnn", ONE, sequence_id=77, sequence_end=True)
     assert bits + more == graph_says(place.bundles["rnn"], np.ones((2, 1), np.float32)).tobytes()
     await place.neighbours_are_well()
+
+
+async def test_a_last_request_that_is_wrong_ends_its_sequence(place: Place) -> None:
+    """Else one that has had all its steps could not be ended."""
+    for _ in range(2):
+        await place.caller.infer("rnn", ONE, sequence_id=79, sequence_start=True)
+        found = await refused(place.caller.infer("rnn", ONE * NAN, sequence_id=79, sequence_end=True))
+        assert found == Refusal("INVALID_ARGUMENT", "INVALID_FIELD", "inputs[x]")
 
 
 async def test_two_rows_are_two_sequences_and_refused(place: Place) -> None:
