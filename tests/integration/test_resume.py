@@ -29,7 +29,8 @@ async def test_a_message_that_was_answered_in_part_is_answered_to_its_end_by_the
         yield series.SerializeToString()
 
     async with Suite.open(tmp_path) as suite:
-        gateway, one = await asyncio.gather(suite.start_gateway(), suite.start("sequence", "one", BUNDLES_DIR=old))
+        slow = {"BUNDLES_DIR": old, "SERIES__WINDOW_STEPS": 1}  # a run for each step
+        gateway, one = await asyncio.gather(suite.start_gateway(), suite.start("sequence", "one", "", **slow))
         await serving(gateway.address, "model/rolling/1")
         async with grpc.aio.insecure_channel(gateway.address, options=OPTIONS) as channel:
             track: Any = channel.stream_stream(TRACK)
