@@ -86,7 +86,7 @@ async def live(upstream: Upstream, *, longest: int, pause_s: float, seed: int) -
 
 
 async def kill_again_and_again(running: Running, streams: LiveStreams, kills: int, rng: random.Random) -> None:
-    """Kills a random instance after a random number of answers; every fourth time another one right after it."""
+    """Kills a random instance after a random number of answers; every third time or so, two right after one another."""
     done = 0
     while done < kills and not streams.failures:
         await streams.more(rng.randint(1, 120))
