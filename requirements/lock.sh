@@ -20,3 +20,4 @@ lock run --extra build --generate-hashes
 lock gpu --extra build --extra gpu --generate-hashes --constraint requirements/run.lock
 lock dev --extra build --extra dev --constraint requirements/run.lock
 lock train --extra build --extra train --constraint requirements/dev.lock
+lock hf --extra build --extra hf --constraint requirements/train.lock

@@ -100,6 +100,8 @@ class ModelInfo(_message.Message):
     STATEFUL_FIELD_NUMBER: _builtins.int
     MAX_HORIZON_FIELD_NUMBER: _builtins.int
     MAX_STEPS_FIELD_NUMBER: _builtins.int
+    MAX_TOKENS_FIELD_NUMBER: _builtins.int
+    ANSWERS_DIGEST_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name of the bundle: lower-case letters, digits, ".", "_" and "-", at most 63 characters."""
     version: _builtins.int
@@ -107,7 +109,7 @@ class ModelInfo(_message.Message):
     service: _builtins.str
     """Domain of the service that serves it: "vision", "sequence" or "language"."""
     task: _builtins.str
-    """What it was made for, for example "image-classification" or "time-series-forecasting"."""
+    """What it was made for, for example "image-classification" or "text-generation"."""
     state: Global___ModelState.ValueType
     """Whether it answers calls."""
     max_batch_size: _builtins.int
@@ -128,6 +130,14 @@ class ModelInfo(_message.Message):
     """Longest horizon of its forecasts in steps; 0 where it does not forecast."""
     max_steps: _builtins.int
     """Steps that one series or stream may have; 0 where it takes no series."""
+    max_tokens: _builtins.int
+    """Tokens that a prompt and what is made of it may have together; 0 where the model makes no texts. For a model with an
+    encoder, of the text that is made.
+    """
+    answers_digest: _builtins.str
+    """What the known answers of the bundle are on this instance to the bit, as 16 hexadecimal digits: instances where they
+    are equal compute alike. Empty where the model is not loaded.
+    """
     @_builtins.property
     def inputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___TensorInfo]:
         """Public inputs, in the model's order. What a service keeps to itself (state, caches) is not among them."""
@@ -164,10 +174,12 @@ class ModelInfo(_message.Message):
         stateful: _builtins.bool = ...,
         max_horizon: _builtins.int = ...,
         max_steps: _builtins.int = ...,
+        max_tokens: _builtins.int = ...,
+        answers_digest: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["card_json", b"card_json", "classes", b"classes", "description", b"description", "digest", b"digest", "inputs", b"inputs", "is_default", b"is_default", "labels", b"labels", "max_batch_size", b"max_batch_size", "max_horizon", b"max_horizon", "max_steps", b"max_steps", "name", b"name", "outputs", b"outputs", "service", b"service", "state", b"state", "stateful", b"stateful", "task", b"task", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers_digest", b"answers_digest", "card_json", b"card_json", "classes", b"classes", "description", b"description", "digest", b"digest", "inputs", b"inputs", "is_default", b"is_default", "labels", b"labels", "max_batch_size", b"max_batch_size", "max_horizon", b"max_horizon", "max_steps", b"max_steps", "max_tokens", b"max_tokens", "name", b"name", "outputs", b"outputs", "service", b"service", "state", b"state", "stateful", b"stateful", "task", b"task", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
