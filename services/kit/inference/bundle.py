@@ -185,6 +185,7 @@ def write(
     manifest: Manifest,
     inputs: Mapping[str, Array],
     outputs: Mapping[str, Array],
+    files: Mapping[str, bytes] | None = None,
 ) -> Bundle:
     """Writes the bundle `folder`/NAME/VERSION, which appears all at once and replaces an older one.
 
@@ -192,6 +193,7 @@ def write(
         model: the ONNX file.
         manifest: everything but `files`, which is filled in here.
         inputs, outputs: the known answers.
+        files: what else belongs to it, by name: its tokenizer, its encoder.
 
     Raises:
         StartupError: what was written could not be served.
@@ -205,8 +207,10 @@ def write(
         arrays |= {f"output:{key}": _storable(array) for key, array in outputs.items()}
         with (new / KNOWN_ANSWERS).open("wb") as file:
             np.savez_compressed(file, allow_pickle=False, **arrays)
-        files = {file_name: _sha256(new / file_name) for file_name in (MODEL, KNOWN_ANSWERS)}
-        (new / MANIFEST).write_text(manifests.to_json(dataclasses.replace(manifest, files=files)), "utf-8")
+        for file_name, content in (files or {}).items():
+            (new / file_name).write_bytes(content)
+        sums = {file_name: _sha256(new / file_name) for file_name in (MODEL, KNOWN_ANSWERS, *(files or {}))}
+        (new / MANIFEST).write_text(manifests.to_json(dataclasses.replace(manifest, files=sums)), "utf-8")
         manifests.load(new / MANIFEST)
         new.chmod(0o755)
         _replace(home / str(version), new)

@@ -16,8 +16,18 @@ from services.kit.inference.strict_json import Mismatch
 
 FORMAT = 1
 # The closed list of tasks: what a service's typed methods can do with a bundle. "tensors": plain tensors by OIP.
-Task = Literal["image-classification", "sequence-classification", "time-series-forecasting", "tensors"]
+Task = Literal[
+    "image-classification",
+    "sequence-classification",
+    "time-series-forecasting",
+    "text-generation",
+    "text-to-text",
+    "text-classification",
+    "tensors",
+]
 SERIES: frozenset[Task] = frozenset({"sequence-classification", "time-series-forecasting"})
+WRITES: frozenset[Task] = frozenset({"text-generation", "text-to-text"})
+ENCODER = "encoder.onnx"  # beside the decoder, in a bundle that turns a source text into a target text
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +86,40 @@ class Recurrence:
     def state_width(self) -> int:
         """Numbers in the state of one row."""
         return 0 if self.bidirectional else self.layers * self.hidden * (2 if self.cell == "lstm" else 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """A decoder that makes tokens: what callers never see of it (its caches and its sampler), and its limits.
+
+    `services/language/graph.py` says which inputs and outputs the graph has.
+    """
+
+    vocab: int  # tokens are integers in [0, vocab)
+    layers: int
+    heads: int  # of the queries
+    kv_heads: int  # of the cache
+    head_dim: int
+    max_tokens: int  # of one text: prompt and what is made of it; with an encoder, of the target
+    begin: tuple[int, ...]  # tokens that every prompt, or every target, begins with
+    end: tuple[int, ...]  # tokens that end a text
+    precision: Literal["FP32", "FP16", "BF16"] = "FP32"  # of the weights' products and the cache
+    max_source: int = 0  # tokens of a source text; more than 0: there is an encoder
+    source_end: tuple[int, ...] = ()  # tokens that every source text ends with
+    tokenizer: str = "tokenizer.json"  # file of the bundle, as the library `tokenizers` reads it
+    formats: tuple[str, ...] = ()  # what a source text may look like, an example of each
+
+
+@dataclass(frozen=True, slots=True)
+class NgramFeatures:
+    """How a text becomes numbers: the hashes of its runs of characters; `services/language/features.py`."""
+
+    buckets: int  # features are integers in [1, buckets]; 0 is none
+    input: str = "features"  # name of the graph's input INT64 [batch, features]
+    smallest: int = 1  # characters of the shortest run
+    largest: int = 4
+    max_characters: int = 2000  # of a text
+    casefold: bool = True  # whether upper and lower case are the same
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +184,8 @@ class Manifest:
     metrics: Metrics | None = None
     limits: tuple[str, ...] = ()  # what the model is not good for, in words
     recurrence: Recurrence | None = None  # of a model that takes series
+    generation: Generation | None = None  # of a model that makes texts
+    features: NgramFeatures | None = None  # of a model that takes texts and has no tokens
 
     @property
     def stateful(self) -> bool:
@@ -199,6 +245,15 @@ def check(manifest: Manifest) -> None:
         _check_postprocessing(manifest.postprocessing, manifest)
     if manifest.recurrence is not None:
         _check_recurrence(manifest.recurrence, manifest)
+    if manifest.generation is not None:
+        _check_generation(manifest.generation, manifest)
+    if manifest.features is not None:
+        _check_features(manifest.features, manifest)
+    _require((manifest.task in WRITES) == (manifest.generation is not None), "generation", "is for texts alone")
+    if manifest.task == "text-classification":
+        _require(manifest.features is not None, "features", f"missing, task {manifest.task} needs it")
+        _require(manifest.postprocessing is not None, "postprocessing", f"missing, task {manifest.task} needs it")
+        _require(bool(manifest.classes), "classes", f"empty, task {manifest.task} needs labels")
     if manifest.task in SERIES:
         _require(manifest.recurrence is not None, "recurrence", f"missing, task {manifest.task} needs it")
     if manifest.task == "sequence-classification":
@@ -265,6 +320,38 @@ def _check_recurrence(recurrence: Recurrence, manifest: Manifest) -> None:
         "recurrence.horizon",
         f"{horizon} steps of width {width} are not the {outputs[recurrence.output]} numbers of the output",
     )
+
+
+def _check_generation(generation: Generation, manifest: Manifest) -> None:
+    for key in ("vocab", "layers", "heads", "kv_heads", "head_dim", "max_tokens"):
+        _require(getattr(generation, key) > 0, f"generation.{key}", "must be 1 or more")
+    _require(generation.heads % generation.kv_heads == 0, "generation.heads", "must be a multiple of kv_heads")
+    for key in ("begin", "end", "source_end"):
+        tokens = getattr(generation, key)
+        _require(
+            all(0 <= token < generation.vocab for token in tokens), f"generation.{key}", "is outside the vocabulary"
+        )
+    reads_source = manifest.task == "text-to-text"
+    _require((generation.max_source > 0) == reads_source, "generation.max_source", "is for task text-to-text alone")
+    _require(not reads_source or bool(generation.begin), "generation.begin", "a target needs a first token")
+    for name in (generation.tokenizer, *([ENCODER] if reads_source else [])):
+        _require(name in manifest.files, f"files.{name}", "missing")
+    interface = (
+        (TensorSpec("text_input", "BYTES", (1,)), TensorSpec("max_tokens", "INT32", (1,))),
+        (TensorSpec("text_output", "BYTES", (1,)), TensorSpec("token_ids", "INT64", (-1,))),
+    )
+    _require(
+        (manifest.inputs, manifest.outputs) == interface, "inputs", "are text_input and max_tokens of such a model"
+    )
+    _require(manifest.max_batch == 0, "max_batch", "must be 0 for a model that makes texts")
+
+
+def _check_features(features: NgramFeatures, manifest: Manifest) -> None:
+    _require(1 <= features.smallest <= features.largest, "features.smallest", "must lie in [1, largest]")
+    for key in ("buckets", "max_characters"):
+        _require(getattr(features, key) > 0, f"features.{key}", "must be 1 or more")
+    text = (TensorSpec("text_input", "BYTES", (-1, 1)),)
+    _require(manifest.inputs == text, "inputs", "of a model that takes texts are text_input BYTES [-1, 1]")
 
 
 def _check_postprocessing(steps: Postprocessing, manifest: Manifest) -> None:
