@@ -12,7 +12,8 @@ from services.kit.discovery import Registration
 from services.kit.discovery.client import ConsulSettings
 from services.kit.inference.batcher import BatcherSettings
 from services.kit.inference.engine import EngineSettings
-from services.kit.inference.models import Models, ModelsSettings
+from services.kit.inference.loading import ModelsSettings
+from services.kit.inference.models import Models
 from services.kit.lifecycle import Server
 from services.kit.process import ProcessSettings
 from services.kit.transport.health import READINESS

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from services.kit.discovery.client import consul_service
+from services.kit.inference.loading import batched
 from services.kit.inference.model_service import ModelServicer
 from services.kit.inference.models import Models
 from services.kit.inference.oip import OipServicer, not_offered
@@ -32,7 +33,7 @@ async def main(settings: SequenceSettings) -> None:
     infer = SequenceInfer(sequences, settings.series.window_steps)
     async with (
         sequences.running(),
-        Models.open(settings.models(SERVICE, BUNDLES), Pipeline.of, registry, runner_of) as models,
+        Models.open(settings.models(SERVICE, BUNDLES), batched(Pipeline.of, runner_of), registry) as models,
         Server.open(
             SERVICE,
             settings,

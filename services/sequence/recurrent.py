@@ -15,9 +15,9 @@ from services.kit.inference.batcher import Runner
 from services.kit.inference.bundle import Array, Manifest, TensorSpec
 from services.kit.inference.engine import Engine
 from services.kit.inference.job import Output
+from services.kit.inference.loading import plain
 from services.kit.inference.manifest import Recurrence
 from services.kit.inference.model import Model
-from services.kit.inference.models import plain
 from services.sequence.pipeline import Pipeline
 from services.sequence.state import StreamState
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from services.kit.discovery.client import consul_service
+from services.kit.inference.loading import batched
 from services.kit.inference.model_service import ModelServicer
 from services.kit.inference.models import Models
 from services.kit.inference.oip import OipServicer, not_offered
@@ -25,7 +26,7 @@ async def main(settings: VisionSettings) -> None:
     health = Health()
     async with (
         Decoder.open(settings.decoder) as decoder,
-        Models.open(settings.models(SERVICE, BUNDLES), Pipeline.of, registry) as models,
+        Models.open(settings.models(SERVICE, BUNDLES), batched(Pipeline.of), registry) as models,
         Server.open(
             SERVICE,
             settings,

@@ -21,7 +21,8 @@ from services.kit.deadline import Deadline
 from services.kit.inference.batcher import BatcherSettings
 from services.kit.inference.bundle import Bundle
 from services.kit.inference.engine import Engine, EngineSettings
-from services.kit.inference.models import Models, ModelsSettings
+from services.kit.inference.loading import ModelsSettings, batched
+from services.kit.inference.models import Models
 from services.kit.telemetry import LogSettings, configure_logs
 from services.sequence.pipeline import Pipeline
 from services.sequence.recurrent import runner_of
@@ -158,7 +159,7 @@ def inside(model: Any) -> StreamOf:
 async def within(folder: Path, bundle: Bundle, load: Load, seconds: float) -> float:
     """Steps a second in the service's own code."""
     settings = ModelsSettings("sequence", (folder,), bundle.name, ENGINE, BatcherSettings(max_batch=STREAMS))
-    async with Models.open(settings, Pipeline.of, CollectorRegistry(), runner_of) as models:
+    async with Models.open(settings, batched(Pipeline.of, runner_of), CollectorRegistry()) as models:
         return await rate(inside(models.find(bundle.name)), load, seconds)
 
 

@@ -44,8 +44,8 @@ def check(bundle: Bundle, device: Device, seconds: float) -> Checked:
     Raises:
         StartupError: no session on the device, or known answers that it does not give.
     """
-    engine = verified_engine(bundle, EngineSettings(device=device))
-    cpu = verified_engine(bundle, EngineSettings(device="cpu"))
+    engine, _ = verified_engine(bundle, EngineSettings(device=device))
+    cpu, _ = verified_engine(bundle, EngineSettings(device="cpu"))
     examples, known = bundles.known_answers(bundle)
     outputs = sorted(known)
     sizes = _sizes(bundle)

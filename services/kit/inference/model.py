@@ -11,19 +11,22 @@ from services.kit.inference import bundle as bundles
 from services.kit.inference.batcher import Batcher, Output
 from services.kit.inference.bundle import Bundle, Manifest
 from services.kit.inference.engine import Engine
+from services.kit.inference.statistics import Statistics
 
 P = TypeVar("P")  # a service's own pipeline: what is around the engine
 
 
 @dataclass(eq=False, slots=True)
 class Model(Generic[P]):
-    """One version of a bundle, loaded: answers come from `batcher.submit`."""
+    """One version of a bundle, loaded: answers come from `batcher.submit`, or from what its service has instead."""
 
     bundle: Bundle
     pipeline: P
     engine: Engine
-    batcher: Batcher
+    answers: str  # what the known answers are here to the bit: 16 hexadecimal digits
+    statistics: Statistics
     max_batch: int  # rows of one request; 0 where dimension 0 is no batch
+    own_batcher: Batcher | None = None
     stack: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack)  # closed, it is unloaded
     digest: bytes = field(init=False)  # SHA-256 of the bundle
 
@@ -39,6 +42,12 @@ class Model(Generic[P]):
     def version(self) -> int:
         """The bundle's version."""
         return self.bundle.version
+
+    @property
+    def batcher(self) -> Batcher:
+        """What computes items together; of a model that has one."""
+        assert self.own_batcher is not None
+        return self.own_batcher
 
     @property
     def manifest(self) -> Manifest:

@@ -10,7 +10,7 @@ from services.kit.call import Call
 from services.kit.inference import bundle as bundles
 from services.kit.inference.bundle import Bundle, Manifest
 from services.kit.inference.manifest import TensorSpec
-from services.kit.inference.models import Models
+from services.kit.inference.models import Model, Models
 from trivium.common.v1 import model_pb2
 from trivium.models.v1 import models_pb2
 
@@ -27,7 +27,7 @@ class ModelServicer:
 
     async def list_models(self, request: models_pb2.ListModelsRequest, call: Call) -> models_pb2.ListModelsResponse:
         """Every known version, loaded or not, sorted by name and version."""
-        found = [self._info(model.bundle, READY) for model in self._models.ready()]
+        found = [self._ready(model) for model in self._models.ready()]
         found += [self._info(bundle, UNLOADED) for bundle in self._models.unloaded()]
         found = [info for info in found if request.model in ("", info.name)]
         return models_pb2.ListModelsResponse(models=sorted(found, key=lambda info: (info.name, info.version)))
@@ -35,19 +35,24 @@ class ModelServicer:
     async def get_model(self, request: models_pb2.GetModelRequest, call: Call) -> models_pb2.GetModelResponse:
         """One ready version with its card."""
         model = self._models.find(request.model)
-        info = self._info(model.bundle, READY)
+        info = self._ready(model)
         info.card_json = card_json(model.manifest)
         return models_pb2.GetModelResponse(model=info)
 
     async def load_model(self, request: models_pb2.LoadModelRequest, call: Call) -> models_pb2.LoadModelResponse:
         """Loads every version of a bundle that lies in the folders."""
         loaded = await self._models.load(request.model)
-        return models_pb2.LoadModelResponse(models=[self._info(model.bundle, READY) for model in loaded])
+        return models_pb2.LoadModelResponse(models=map(self._ready, loaded))
 
     async def unload_model(self, request: models_pb2.UnloadModelRequest, call: Call) -> models_pb2.UnloadModelResponse:
         """Takes every version of a bundle out of service."""
         await self._models.unload(request.model)
         return models_pb2.UnloadModelResponse()
+
+    def _ready(self, model: Model[Any]) -> model_pb2.ModelInfo:
+        info = self._info(model.bundle, READY)
+        info.answers_digest = model.answers
+        return info
 
     def _info(self, bundle: Bundle, state: model_pb2.ModelState.ValueType) -> model_pb2.ModelInfo:
         manifest, labels = bundle.manifest, self._models.labels(bundle.name)
@@ -69,6 +74,7 @@ class ModelServicer:
             stateful=manifest.stateful,
             max_horizon=recurrence.horizon if recurrence is not None else 0,
             max_steps=recurrence.max_steps if recurrence is not None else 0,
+            max_tokens=manifest.generation.max_tokens if manifest.generation is not None else 0,
         )
 
 

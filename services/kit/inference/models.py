@@ -2,11 +2,8 @@
 
 import asyncio
 import contextlib
-import dataclasses
 import hashlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Generic, TypeVar
 
 import structlog
@@ -14,34 +11,16 @@ from prometheus_client import CollectorRegistry
 
 from services.kit.errors import LoadIncomplete, ModelNotFound, StartupError
 from services.kit.inference import bundle as bundles
-from services.kit.inference.batcher import Batcher, BatcherSettings, Runner
+from services.kit.inference.batcher import BatcherSettings
 from services.kit.inference.bundle import Bundle, Manifest
-from services.kit.inference.engine import Engine, EngineSettings
+from services.kit.inference.loading import Load, ModelsSettings
 from services.kit.inference.model import Model
 from services.kit.inference.statistics import BatcherMetrics
-from services.kit.inference.verification import verified_engine
 from services.kit.model_name import ModelName, bundle_name
 
-__all__ = ["Model", "Models", "ModelsSettings"]
+__all__ = ["Model", "Models"]
 
 P = TypeVar("P")
-RunnerOf = Callable[[Manifest, Engine], tuple[Runner, Sequence[str]]]  # and the names of its outputs
-
-
-def plain(manifest: Manifest, engine: Engine) -> tuple[Runner, Sequence[str]]:
-    """The engine as it is, and the public outputs."""
-    return engine, [spec.name for spec in manifest.outputs]
-
-
-@dataclass(frozen=True, slots=True)
-class ModelsSettings:
-    """Which bundles are served and how."""
-
-    service: str  # "vision": bundles of other services are passed over
-    folders: tuple[Path, ...]
-    default_model: str
-    engine: EngineSettings
-    batcher: BatcherSettings
 
 
 class Models(Generic[P]):
@@ -54,11 +33,10 @@ class Models(Generic[P]):
     def __init__(
         self,
         settings: ModelsSettings,
-        pipeline_of: Callable[[Manifest], P],
+        load: Load[P],
         registry: CollectorRegistry,
-        runner_of: RunnerOf,
     ) -> None:
-        self._settings, self._pipeline_of, self._runner_of = settings, pipeline_of, runner_of
+        self._settings, self._load_one = settings, load
         self._metrics = BatcherMetrics(registry)
         self._loaded: dict[tuple[str, int], Model[P]] = {}
         self._known: dict[tuple[str, int], Bundle] = {}
@@ -72,21 +50,18 @@ class Models(Generic[P]):
     async def open(
         cls,
         settings: ModelsSettings,
-        pipeline_of: Callable[[Manifest], P],
+        load: Load[P],
         registry: CollectorRegistry,
-        runner_of: RunnerOf = plain,
     ) -> AsyncIterator["Models[P]"]:
         """All bundles of the service, loaded and warm; unloaded on the way out.
 
         Args:
-            pipeline_of: makes what is around a bundle's engine.
-            runner_of: makes what the batcher runs of the engine; where a bundle's graph has more than its public
-                interface.
+            load: loads one bundle.
 
         Raises:
             StartupError: no bundle, a damaged one, two of the same name and version, or an unknown default.
         """
-        models = cls(settings, pipeline_of, registry, runner_of)
+        models = cls(settings, load, registry)
         found = await asyncio.to_thread(bundles.discover, settings.folders, settings.service)
         if not found:
             raise StartupError(
@@ -262,22 +237,8 @@ class Models(Generic[P]):
         self._labels.update(labels)
 
     async def _load(self, bundle: Bundle) -> None:
-        settings, manifest, key = self._settings, bundle.manifest, (bundle.name, bundle.version)
-        engine = await asyncio.to_thread(verified_engine, bundle, settings.engine)
-        batched = manifest.max_batch > 0
-        max_batch = min(settings.batcher.max_batch, manifest.max_batch)
-        runner, outputs = self._runner_of(manifest, engine)
-        batcher = Batcher(
-            runner,
-            outputs,
-            dataclasses.replace(settings.batcher, max_batch=max_batch or 1),
-            self._metrics.of(*key),
-            batched=batched,
-            on_broken=lambda: self._lose(model),
-        )
-        model = Model(bundle, self._pipeline_of(manifest), engine, batcher, max_batch)
-        await model.stack.enter_async_context(batcher)
-        self._loaded[key] = model
+        key = (bundle.name, bundle.version)
+        self._loaded[key] = await self._load_one(bundle, self._settings, self._metrics.of(*key), self._lose)
 
     def _lose(self, model: Model[P]) -> None:
         """Its engine has failed: out of service until it is loaded again."""

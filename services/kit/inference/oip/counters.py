@@ -7,7 +7,7 @@ from services.kit.inference.statistics import Total
 
 def counters(model: Model[object]) -> pb.ModelStatistics:
     """What this version has counted since it was loaded."""
-    counted = model.batcher.statistics
+    counted = model.statistics
     return pb.ModelStatistics(
         name=model.name,
         version=str(model.version),

@@ -11,8 +11,9 @@ from services.kit.errors import InvalidField, ModelNotFound
 from services.kit.inference import bundle as bundles
 from services.kit.inference.batcher import BatcherSettings
 from services.kit.inference.engine import EngineSettings
+from services.kit.inference.loading import ModelsSettings, batched
 from services.kit.inference.model_service import ModelServicer
-from services.kit.inference.models import Models, ModelsSettings
+from services.kit.inference.models import Models
 from tests import bundles as tiny
 from trivium.common.v1 import model_pb2
 from trivium.models.v1 import models_pb2
@@ -30,7 +31,7 @@ async def servicer(tmp_path: Path) -> AsyncIterator[ModelServicer]:
     settings = ModelsSettings(
         "vision", (tmp_path,), "colours", EngineSettings(device="cpu", threads=1), BatcherSettings(max_batch=4)
     )
-    async with Models.open(settings, lambda manifest: None, CollectorRegistry()) as models:
+    async with Models.open(settings, batched(lambda manifest: None), CollectorRegistry()) as models:
         yield ModelServicer(models)
 
 

@@ -14,8 +14,9 @@ from services.kit.deadline import Deadline
 from services.kit.errors import InvalidField, LoadIncomplete, ModelNotFound, StartupError
 from services.kit.inference.batcher import BatcherSettings
 from services.kit.inference.engine import EngineSettings
+from services.kit.inference.loading import ModelsSettings, batched
 from services.kit.inference.manifest import Manifest
-from services.kit.inference.models import Models, ModelsSettings
+from services.kit.inference.models import Models
 from tests import bundles as tiny
 
 CPU = EngineSettings(device="cpu", threads=1)
@@ -23,7 +24,7 @@ CPU = EngineSettings(device="cpu", threads=1)
 
 def opened(*folders: Path, default: str = "add", max_batch: int = 4) -> AbstractAsyncContextManager[Models[str]]:
     settings = ModelsSettings("vision", folders, default, CPU, BatcherSettings(max_batch=max_batch))
-    return Models.open(settings, lambda manifest: manifest.description, CollectorRegistry())
+    return Models.open(settings, batched(lambda manifest: manifest.description), CollectorRegistry())
 
 
 @pytest.fixture
@@ -232,5 +233,5 @@ async def test_cuda_on_a_machine_without_it_says_so(tmp_path: Path, monkeypatch:
     tiny.add(tmp_path)
     settings = ModelsSettings("vision", (tmp_path,), "add", EngineSettings(device="cuda"), BatcherSettings())
     with pytest.raises(StartupError, match=r"libcuda.so.1"):
-        async with Models.open(settings, lambda manifest: None, CollectorRegistry()):
+        async with Models.open(settings, batched(lambda manifest: None), CollectorRegistry()):
             pass

@@ -22,7 +22,8 @@ from services.kit.errors import (
 )
 from services.kit.inference.batcher import BatcherSettings
 from services.kit.inference.engine import EngineSettings
-from services.kit.inference.models import Models, ModelsSettings
+from services.kit.inference.loading import ModelsSettings, batched
+from services.kit.inference.models import Models
 from services.kit.inference.oip import OipServicer, not_offered
 from services.kit.inference.oip.responses import ranked
 from services.kit.transport.method import methods_of
@@ -45,7 +46,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 async def models(folder: Path) -> AsyncIterator[Models[None]]:
     settings = ModelsSettings("vision", (folder,), "add", EngineSettings(device="cpu", threads=1), SETTINGS)
-    async with Models.open(settings, lambda manifest: None, CollectorRegistry()) as models:
+    async with Models.open(settings, batched(lambda manifest: None), CollectorRegistry()) as models:
         yield models
 
 
