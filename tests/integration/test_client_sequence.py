@@ -71,13 +71,15 @@ def test_nested_numbers_say_how_wide_a_step_is_and_flat_ones_do_not(client: Clie
     client.forecast(steps.tolist())
     list(client.track(steps))
     list(client.track([steps[:2], steps[2:]]))
-    list(client.track(iter([1.0]), width=2))
+    list(client.track(iter([[1.0, 2.0]]), width=2))
+    with pytest.raises(ValueError, match="3 numbers in a stream whose steps have 2"):
+        list(client.track([[1, 2, 3, 4], [1, 2, 3]], width=2))
     with client.tracker() as tracker:
         tracker.send(steps)
         with pytest.raises(ValueError, match="steps of 3 numbers in a stream whose steps have 2"):
             tracker.send([[1, 2, 3]])
     openings = [request for request in server.requests if request.HasField("width")]
-    assert [request.width for request in openings] == [2] * 6
+    assert [request.width for request in openings] == [2] * 7
     server.requests.clear()
     client.classify_series([1, 2])
     client.forecast([1, 2])

@@ -72,7 +72,10 @@ def test_steps_that_differ_or_hold_more_than_numbers_are_refused(values: Any, sa
         ([STEPS, STEPS], 2),
         (STEPS, None),  # two messages, and each may be one step or two
         (np.zeros(3), None),
-        ([1, STEPS], None),
+        ([1, STEPS], 2),
+        ([[1, 2, 3, 4], STEPS], 2),
+        ([1, [2, 3]], None),
+        ([[[]], STEPS], 2),
         ([], None),
         (iter([STEPS]), None),
     ],
@@ -82,13 +85,23 @@ def test_what_a_stream_will_send_says_its_width_before_any_of_it_is_taken(values
 
 
 def test_the_items_of_a_stream_agree_on_their_width() -> None:
-    assert [agreed(None, None), agreed(None, 2), agreed(2, None), agreed(2, 2)] == [None, 2, 2, 2]
-    with pytest.raises(ValueError, match="steps of 3 numbers in a stream whose steps have 2"):
-        agreed(2, 3)
+    four = [1.0, 2.0, 3.0, 4.0]
+    assert [agreed(None, four, None), agreed(None, four, 2), agreed(2, four, None), agreed(2, four, 2)] == [
+        None,
+        2,
+        2,
+        2,
+    ]
+    with pytest.raises(ValueError, match="steps of 4 numbers in a stream whose steps have 2"):
+        agreed(2, four, 4)
+    with pytest.raises(ValueError, match="4 numbers in a stream whose steps have 3"):
+        agreed(3, four, None)
+    assert agreed(3, [], None) == 3
 
 
 def test_a_limited_number_is_whole_and_in_its_range() -> None:
     assert [limited("top_k", value, 100) for value in (None, 1, np.int64(100))] == [None, 1, 100]
+    assert [limited("n", value, 8, least=0) for value in (0, 8)] == [0, 8]
     for value in (-1, 0, 101):
         with pytest.raises(ValueError, match=rf"top_k is in \[1, 100\], not {value}"):
             limited("top_k", value, 100)

@@ -104,8 +104,9 @@ class SequenceCalls(Calls):
             resume_state: `state` of an earlier answer of the same bundle, to go on from there; empty for a new series.
             return_state: whether the answer to the last step of each message brings the state.
             width: numbers of one step, to be compared with the model's. If not given, that of the steps in an array
-                [steps][width] or a list whose first item is [steps][width]; other `values` are not compared, since
-                the model is asked before the first of them comes.
+                [steps][width] or a list with an item [steps][width]; other `values` are not compared, since the model
+                is asked before the first of them comes. Items that are flat are whole steps of this width; where it
+                is not known, the service refuses those that are no whole steps of its model.
             timeout_s: seconds for the whole stream; no limit if not given.
 
         Yields:

@@ -55,7 +55,7 @@ class Tracker:
         numbers, width = flat(values)
         if not numbers:
             return ()
-        self._width = agreed(self._width, width)
+        self._width = agreed(self._width, numbers, width)
         if not self._begun and self._width:
             self._opening.width = self._width  # it is sent below, with the first values
         self._begun = True
@@ -80,7 +80,7 @@ def requests(values: Iterable[Values], opening: TrackRequest) -> Iterator[TrackR
     known = opening.width or None
     for item in values:
         numbers, width = flat(item)
-        known = agreed(known, width)
+        known = agreed(known, numbers, width)
         yield TrackRequest(values=numbers)
 
 

@@ -1,7 +1,7 @@
 """Values: numbers as callers have them, one, many or nested, made flat for a message; limits of other arguments."""
 
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, SupportsFloat, SupportsIndex, TypeAlias
 
 # A number, numbers, or steps of numbers: lists, generators, arrays of numpy and its like.
@@ -35,25 +35,29 @@ def flat(values: Values) -> tuple[list[float], int | None]:
 
 def stated_width(values: object) -> int | None:
     """The width of the steps in a stream's items, where they can be looked at without taking one: in an array
-    [steps][width] or [items][steps][width], and in a list whose first item is [steps][width]."""
+    [steps][width] or [items][steps][width], and in a list with an item [steps][width]."""
     shape = _shape(values)
-    known = len(shape) == 3 or (len(shape) == 2 and hasattr(values, "shape"))
-    return (shape[-1] or None) if known else None
+    if hasattr(values, "shape"):
+        return (shape[-1] or None) if len(shape) in (2, 3) else None
+    nested = (_shape(item) for item in values) if isinstance(values, list | tuple) else ()
+    return next((found[1] for found in nested if len(found) == 2 and found[1]), None)
 
 
-def agreed(known: int | None, width: int | None) -> int | None:
-    """The width of a stream's steps, after an item whose steps are of `width`.
+def agreed(known: int | None, numbers: Sequence[float], width: int | None) -> int | None:
+    """The width of a stream's steps, after an item of so many numbers whose steps are of `width`, if they are nested.
 
     Raises:
-        ValueError: it is not the one that was known.
+        ValueError: it is not the one that was known, or the numbers are no whole steps of that.
     """
-    if None not in (known, width) and known != width:
+    if known and width and known != width:
         raise ValueError(f"steps of {width} numbers in a stream whose steps have {known}")
+    if known and len(numbers) % known:
+        raise ValueError(f"{len(numbers)} numbers in a stream whose steps have {known}")
     return known or width
 
 
-def limited(name: str, value: SupportsIndex | None, most: int = 2**32 - 1) -> int | None:
-    """A whole number in [1, `most`], or None if it was not given.
+def limited(name: str, value: SupportsIndex | None, most: int = 2**32 - 1, *, least: int = 1) -> int | None:
+    """A whole number in [`least`, `most`], or None if it was not given.
 
     Raises:
         TypeError, ValueError: it is something else.
@@ -64,8 +68,8 @@ def limited(name: str, value: SupportsIndex | None, most: int = 2**32 - 1) -> in
         number = operator.index(value)
     except TypeError:
         raise TypeError(f"{name} is a whole number, not {value!r}") from None
-    if not 1 <= number <= most:
-        raise ValueError(f"{name} is in [1, {most}], not {number}")
+    if not least <= number <= most:
+        raise ValueError(f"{name} is in [{least}, {most}], not {number}")
     return number
 
 
