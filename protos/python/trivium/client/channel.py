@@ -1,7 +1,7 @@
 """Channel: one connection to a server; messages go out, messages and trailing metadata come back."""
 
-from collections.abc import Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Generator, Iterator, Sequence
+from typing import Any, TypeVar
 
 import grpc
 from google.protobuf.message import Message
@@ -42,15 +42,20 @@ class Channel:
         """
         method = self._channel.stream_stream(path, _bytes, response.FromString)
         source = _Source(requests)
-        call = method(source, timeout=timeout_s, metadata=self._metadata)
-        try:
-            yield from call
-        except grpc.RpcError as error:
-            raise TriviumCallError.of(error) from None
-        finally:
-            call.cancel()
+        yield from _responses(method(source, timeout=timeout_s, metadata=self._metadata))
         if source.error is not None:
             raise source.error
+
+    def unary_stream(
+        self, path: str, request: Message, response: type[R], timeout_s: float | None
+    ) -> Generator[R, None, None]:
+        """The responses to one request, as they come. Closing the generator ends the call.
+
+        Raises:
+            TriviumCallError: the stream ended with an error.
+        """
+        method = self._channel.unary_stream(path, _bytes, response.FromString)
+        yield from _responses(method(request, timeout=timeout_s, metadata=self._metadata))
 
     def close(self) -> None:
         """Ends the connection and the calls on it."""
@@ -75,6 +80,16 @@ class _Source(Iterator[Message]):
         except Exception as error:
             self.error = error
             raise StopIteration from None
+
+
+def _responses(call: Any) -> Generator[Any, None, None]:
+    """What the call brings; a reader that leaves before its end cancels it."""
+    try:
+        yield from call
+    except grpc.RpcError as error:
+        raise TriviumCallError.of(error) from None
+    finally:
+        call.cancel()
 
 
 def _bytes(message: Message) -> bytes:

@@ -4,6 +4,7 @@ import os
 from types import TracebackType
 
 from trivium.client.channel import Channel, Metadata
+from trivium.client.language_calls import LanguageCalls
 from trivium.client.model_calls import ModelCalls
 from trivium.client.sequence_calls import SequenceCalls
 from trivium.client.vision_calls import VisionCalls
@@ -11,7 +12,7 @@ from trivium.client.vision_calls import VisionCalls
 DEFAULT_ADDRESS = "localhost:8001"
 
 
-class Client(VisionCalls, SequenceCalls, ModelCalls):
+class Client(VisionCalls, SequenceCalls, LanguageCalls, ModelCalls):
     """A connection to a server, and its methods as typed calls. Safe to share between threads.
 
     No call is repeated: the gateway retries what may be retried. Every call raises TriviumCallError where it does not
@@ -19,8 +20,8 @@ class Client(VisionCalls, SequenceCalls, ModelCalls):
 
     Args:
         address: "host:port"; the environment's TRIVIUM_ADDRESS if not given, else localhost:8001.
-        timeout_s: seconds that a call may take in all, unless the call says otherwise. It bounds neither streams nor
-            `load` and `unload`, which have 150 s.
+        timeout_s: seconds that a call may take in all, unless the call says otherwise. It bounds neither streams,
+            `generate` and what is made of it among them, nor `load` and `unload`, which have 150 s.
         max_message_bytes: largest message to send and to receive.
         metadata: sent with every call; keys in lower case.
 

@@ -7,7 +7,6 @@ from typing import Any
 
 from trivium.common.v1 import classes_pb2, model_pb2
 from trivium.sequence.v1 import sequence_pb2
-from trivium.vision.v1 import vision_pb2
 
 Trailers = Mapping[str, str]
 
@@ -49,7 +48,7 @@ class RankedClass:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Classification(Served):
-    """The most probable classes of one image or series, best first.
+    """The most probable classes of one image, series or text, best first.
 
     Answers of `classify_many` share one call, whose trailing metadata cannot speak of single images: there the fields
     of Served keep their defaults.
@@ -70,7 +69,7 @@ class Classification(Served):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Embedding(Served):
-    """The vector of one image; its length depends on the model."""
+    """The vector of one image or text; its length depends on the model."""
 
     values: tuple[float, ...]
 
@@ -131,6 +130,7 @@ class Model:
     stateful: bool  # whether it keeps state between the calls of a sequence
     max_horizon: int  # longest horizon of its forecasts in steps; 0: it does not forecast
     max_steps: int  # steps that one series or stream may have; 0: it takes no series
+    max_tokens: int  # tokens of a prompt and what is made of it; of a model with an encoder, of the latter; 0: no texts
     description: str
     card: Mapping[str, Any]  # training data, held-out metrics, limits; empty in lists
 
@@ -153,24 +153,25 @@ class Model:
             stateful=info.stateful,
             max_horizon=info.max_horizon,
             max_steps=info.max_steps,
+            max_tokens=info.max_tokens,
             description=info.description,
             card=json.loads(info.card_json) if info.card_json else {},
         )
 
 
 def classification(classes: Iterable[classes_pb2.RankedClass], served: Served) -> Classification:
-    """The answer to one image or series."""
-    return Classification(classes=_ranked(classes), **_fields(served))
+    """The answer to one image, series or text."""
+    return Classification(classes=_ranked(classes), **fields_of(served))
 
 
-def embedding(message: vision_pb2.EmbedResponse, served: Served) -> Embedding:
-    """The vector of one image."""
-    return Embedding(values=tuple(message.values), **_fields(served))
+def embedding(values: Iterable[float], served: Served) -> Embedding:
+    """The vector of one image or text."""
+    return Embedding(values=tuple(values), **fields_of(served))
 
 
 def forecast(message: sequence_pb2.ForecastResponse, served: Served) -> Forecast:
     """The steps that follow a series."""
-    return Forecast(values=tuple(message.values), **_fields(served))
+    return Forecast(values=tuple(message.values), **fields_of(served))
 
 
 def track_answer(message: sequence_pb2.TrackResponse, model: str) -> TrackAnswer:
@@ -188,7 +189,8 @@ def _ranked(classes: Iterable[classes_pb2.RankedClass]) -> tuple[RankedClass, ..
     return tuple(RankedClass(found.label, found.index, found.probability) for found in classes)
 
 
-def _fields(served: Served) -> dict[str, Any]:
+def fields_of(served: Served) -> dict[str, Any]:
+    """The fields of Served as arguments of an answer that adds its own."""
     return {name: getattr(served, name) for name in Served.__dataclass_fields__}
 
 

@@ -91,7 +91,7 @@ class VisionCalls(Calls):
         message, trailers = self._channel.unary(
             f"{VISION}/Embed", request, vision_pb2.EmbedResponse, self._limit(timeout_s)
         )
-        return results.embedding(message, Served.of(trailers))
+        return results.embedding(message.values, Served.of(trailers))
 
 
 def _requests(
