@@ -2,11 +2,11 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import click
 import grpc
@@ -70,37 +70,61 @@ def classify(
 
     Exits with 0 if all were classified, 1 if some were not, 2 for wrong usage, 3 if no server answered.
     """
-    answers = []
     with connection(address, timeout_s) as client:
-        for name in images:
-            answers.append(_classify(client, name, model, top_k or 1))
-    if as_document:
-        as_json([answer for _, _, answer in answers])
-    else:
-        rows = [row for _, rows, _ in answers for row in rows]
-        if rows:
-            table(("file", "label", "probability", "model", "ms"), rows, elastic="file")
-    sys.exit(0 if all(succeeded for succeeded, _, _ in answers) else SOME_FAILED)
+        show_classes(
+            "file", [classified("file", name, _asking(client, name, model, top_k)) for name in images], as_document
+        )
 
 
-def _classify(
-    client: Client, name: str, model: str, top_k: int
-) -> tuple[bool, Sequence[Sequence[str]], dict[str, Any]]:
-    """Whether one image was classified, its lines of the table and its JSON object."""
+def _asking(client: Client, name: str, model: str, top_k: int | None) -> Callable[[], Classification]:
+    def ask() -> Classification:
+        image = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+        return client.classify(image, model, top_k or 1)
+
+    return ask
+
+
+@dataclass(frozen=True, slots=True)
+class Classified:
+    """What became of one thing that was to be classified."""
+
+    succeeded: bool
+    rows: Sequence[Sequence[str]]  # its lines of the table
+    document: Mapping[str, Any]
+
+
+def classified(kind: str, name: str, ask: Callable[[], Classification]) -> Classified:
+    """Asks; where that fails, it is said and the others go on.
+
+    Args:
+        kind: what the thing is, for JSON.
+        name: what it is called.
+    """
     started = time.perf_counter()
     try:
-        image = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
-        answer = client.classify(image, model, top_k)
+        answer = ask()
     except OSError as error:
         complain(f"{name}: {error.strerror or error}")
-        return False, (), {"file": name, "error": {"code": "", "reason": "", "message": error.strerror or str(error)}}
+        return Classified(
+            False, (), {kind: name, "error": {"code": "", "reason": "", "message": error.strerror or str(error)}}
+        )
     except TriviumCallError as error:
         if silent(error):
             raise
         complain(f"{name}: {error}", advice(error))
-        return False, (), {"file": name, "error": failure(error)}
+        return Classified(False, (), {kind: name, "error": failure(error)})
     ms = (time.perf_counter() - started) * 1e3
-    return True, _rows(name, answer, ms), {"file": name, **asdict(answer), "ms": round(ms, 3)}
+    return Classified(True, _rows(name, answer, ms), {kind: name, **asdict(answer), "ms": round(ms, 3)})
+
+
+def show_classes(kind: str, answers: Sequence[Classified], as_document: bool) -> NoReturn:
+    """Prints all answers and ends the command."""
+    rows = [row for answer in answers for row in answer.rows]
+    if as_document:
+        as_json([answer.document for answer in answers])
+    elif rows:
+        table((kind, "label", "probability", "model", "ms"), rows, elastic=kind)
+    sys.exit(0 if all(answer.succeeded for answer in answers) else SOME_FAILED)
 
 
 def _rows(name: str, answer: Classification, ms: float) -> list[tuple[str, ...]]:
@@ -144,8 +168,12 @@ def _describe(model: Model, as_document: bool) -> None:
     rows += [("task", task), ("state", state), ("default", default or "no"), ("labels", labels)]
     for kind, tensors in (("input", model.inputs), ("output", model.outputs)):
         rows += [(kind, f"{tensor.name} {tensor.datatype} {list(tensor.shape)}") for tensor in tensors]
-    limits = [("longest horizon", model.max_horizon), ("most steps", model.max_steps)]
-    rows += [(limit, str(steps)) for limit, steps in limits if steps]
+    limits = [
+        ("longest horizon", model.max_horizon),
+        ("most steps", model.max_steps),
+        ("most tokens", model.max_tokens),
+    ]
+    rows += [(limit, str(most)) for limit, most in limits if most]
     rows += [("classes", ", ".join(model.classes)), ("digest", model.digest)]
     rows += _lines("", model.card)
     table(("field", "value"), [row for row in rows if row[1]], elastic="value")

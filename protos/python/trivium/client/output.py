@@ -44,6 +44,11 @@ def as_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
+def quoted(text: str) -> str:
+    """The text in quotation marks, with ends of lines and what else cannot be seen as escapes."""
+    return json.dumps(text, ensure_ascii=False)
+
+
 def complain(message: str, hint: str = "") -> None:
     """Prints to standard error what went wrong, and what to do about it."""
     click.echo(f"trivium: {message}", err=True)

@@ -18,13 +18,12 @@ from trivium.client.commands import SOME_FAILED, address_option, connection, mod
 from trivium.client.errors import TriviumCallError
 from trivium.client.live import SHOWN, LiveChart, Printed, picture, width
 from trivium.client.output import as_json, complain, table
-from trivium.client.progress import Progress, terminable
+from trivium.client.progress import INTERRUPTED, Progress, terminable
 from trivium.client.results import Forecast, Model
 from trivium.client.series import ColumnError, NoNumbers, SeriesError, messages, opened
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
-INTERRUPTED = 130  # exit code, as a shell gives it
 NO_NUMBERS = 2  # exit code
 CHARTED = 10  # classes to ask for where a chart shows how they change
 
