@@ -196,3 +196,29 @@ async def settled(done: Callable[[], bool] = lambda: False) -> None:
         if done():
             return
         await asyncio.sleep(0)
+
+
+MESSAGES = (message(1, 2, model="sums"), message(3, model="sums"), message(), message(4, 5, 6), message(7))
+STEPS = 7
+
+
+async def told(instances: Sequence[Instance], *messages: bytes, settings: ResumeSettings | None = None) -> list[bytes]:
+    """Every answer that a caller gets to these messages, which it sends at once."""
+    caller = Caller(instances, settings) if settings else Caller(instances)
+    caller.send(*messages, end=True)
+    found = await caller.rest()
+    await caller.close()
+    return [one.SerializeToString() for one in found]
+
+
+async def one_by_one(instances: Sequence[Instance], *messages: bytes) -> list[bytes]:
+    """The same to a caller that waits for the answers to a message before it sends the next one."""
+    caller, found = Caller(instances), []
+    async with asyncio.timeout(10):
+        for data in messages:
+            caller.send(data)
+            found += [await caller.next() for _ in pb.TrackRequest.FromString(data).values]
+        caller.send(end=True)
+        found += await caller.rest()
+    await caller.close()
+    return [one.SerializeToString() for one in found]
