@@ -47,7 +47,13 @@ class GatewayMetrics:
         )
         self.resumes = Counter(
             "trivium_gateway_stream_resumes",
-            "Streams, and steps of sequences, that went on after an instance had failed them.",
+            "Streams, texts and steps of sequences that went on after an instance had failed them.",
+            ("method",),
+            registry=registry,
+        )
+        self.other_bits = Counter(
+            "trivium_gateway_resumes_on_other_bits",
+            "Streams, texts and sequences that went on where the known answers of their bundle are other bits.",
             ("method",),
             registry=registry,
         )

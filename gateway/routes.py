@@ -10,7 +10,7 @@ from gateway import versions
 from gateway.endpoint import Endpoint
 from gateway.methods import ANY
 from services.kit.errors import ModelNotFound, NoInstance, NotReady, TriviumError
-from services.kit.model_name import MAX_LENGTH, ModelName
+from services.kit.model_name import MAX_LENGTH, ModelName, version_number
 from trivium.common.v1 import model_pb2
 
 MAX_CACHED = 4096
@@ -35,16 +35,36 @@ class Pin:
     model: str
     version: int
     digest: str  # ModelInfo's; "" where it was not told
+    # ModelInfo.answers_digest where the last answer was computed; "" where it was not told. Another one is the same
+    # bundle, computed with other bits.
+    answers: str = field(default="", compare=False)
 
     @classmethod
     def of(cls, endpoint: Endpoint, model: str, version: int) -> "Pin":
         """The bundle that the endpoint has under that name and version."""
-        digests = [found.digest for found in endpoint.models or () if (found.name, found.version) == (model, version)]
-        return cls(model, version, digests[0] if digests else "")
+        for found in endpoint.models or ():
+            if (found.name, found.version) == (model, version):
+                return cls(model, version, found.digest, found.answers_digest)
+        return cls(model, version, "")
+
+    @classmethod
+    def said(cls, endpoint: Endpoint, bundle: str) -> "Pin | None":
+        """The bundle that the endpoint answers with, as "name:version"; None where it says nothing like it."""
+        name, _, text = bundle.rpartition(":")
+        version = version_number(text)
+        return cls.of(endpoint, name, version) if name and version else None
 
     def on(self, endpoint: Endpoint) -> bool:
         """Whether the endpoint has this very bundle, as far as is known."""
         return endpoint.any_model or not self.digest or Pin.of(endpoint, self.model, self.version) == self
+
+    def alike(self, endpoint: Endpoint) -> bool:
+        """Whether the endpoint computes the bundle to the bit as where it was last computed, as far as is known."""
+        return not self.answers or Pin.of(endpoint, self.model, self.version).answers == self.answers
+
+    def computed(self, endpoint: Endpoint) -> "Pin":
+        """The same, with the bits of the endpoint."""
+        return dataclasses.replace(self, answers=Pin.of(endpoint, self.model, self.version).answers)
 
     def __str__(self) -> str:
         return f"{self.model}:{self.version}"

@@ -50,7 +50,7 @@ class StreamSettings:
 
 @dataclass(frozen=True, slots=True)
 class ResumeSettings:
-    """How streams and sequences go on elsewhere when the instance that has them dies or leaves."""
+    """How streams, texts and sequences go on elsewhere when the instance that has them dies or leaves."""
 
     enabled: bool = True
     timeout_s: float = setting(30.0, low=0)  # longest search for an instance that goes on, within the call's deadline

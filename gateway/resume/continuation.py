@@ -1,10 +1,10 @@
-"""Continuation: the tries of one stream, or of one step of a sequence, that goes on where another instance left off."""
+"""Continuation: the tries of one stream, text or step of a sequence that goes on where another instance left off."""
 
 import asyncio
 import contextlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import structlog
 from google.rpc import code_pb2
@@ -28,6 +28,7 @@ ANSWER_S = 0.1  # before the caller's deadline, so that the caller hears why
 class Continuation:
     """Goes on while there is time, from instance to instance; waits where there is none.
 
+    Instances that compute the bundle to the bit as before come first; others are taken where there is none of those.
     It is not bound by the budget for retries: one death with 200 streams is 200 resumes. What bounds it is time, and
     how many instances break with the same request.
 
@@ -37,6 +38,7 @@ class Continuation:
         wanted: the model as the caller named it; "" is the service's default.
         pin: the bundle that the state so far belongs to; None while nothing was answered.
         live: it is a stream that lasts long and is mostly silent.
+        progress: what the caller has got, for the log.
     """
 
     def __init__(
@@ -50,11 +52,12 @@ class Continuation:
         call: Call,
         pin: Pin | None = None,
         live: bool = False,
+        progress: Callable[[], Mapping[str, int | None]] = dict,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._routes, self._dispatch, self._settings = routes, dispatch, settings
         self._service, self._route, self._call, self._clock = service, route, call, clock
-        self._wanted, self._live = wanted, live
+        self._wanted, self._live, self._progress = wanted, live, progress
         self._tried: list[Endpoint] = []  # since the last answer
         self._attempts = 0
         self._since: float | None = None  # instant at which the first failure after the last answer was
@@ -64,8 +67,8 @@ class Continuation:
         self._broken = 0  # of those, the ones that may be the request's fault
         self._refusal: tuple[CallFailed, Endpoint] | None = None  # for want of a place: the last word of who is there
         self._finished = False
-        self.pin = pin
-        self.step: int | None = None  # the last one that the caller got, for the log; None where it is not known
+        self._pin = pin
+        self._answering: Endpoint | None = None  # the endpoint of the attempt, once it has answered
         dispatch.retries.budget.calls += 1
 
     async def pick(self) -> Endpoint:
@@ -96,9 +99,18 @@ class Continuation:
         endpoint = balancer.pick(chosen, self._dispatch.rng, load)
         endpoint.in_flight += 1
         endpoint.streams += self._live
-        self._attempts += 1
+        self._attempts, self._answering = self._attempts + 1, None
         self._call.stage, self._call.fields["endpoint"] = "forward", endpoint.id
         return endpoint
+
+    def answered(self, endpoint: Endpoint, pin: Pin) -> Pin:
+        """The endpoint answers with the bundle: what comes next is asked of that one, as it is computed there."""
+        if self._pin is None or self._answering is not endpoint:
+            if self._pin is not None and not self._pin.alike(endpoint):
+                self._dispatch.metrics.other_bits.labels(self._call.method).inc()
+                structlog.get_logger().warning("other_bits", endpoint=endpoint.id, model=str(pin), **self._progress())
+            self._pin, self._answering = pin.computed(endpoint), endpoint
+        return self._pin
 
     def renew(self) -> None:
         """Something was answered, or is asked for the first time: patience begins anew."""
@@ -127,7 +139,7 @@ class Continuation:
             raise self._final(failure, endpoint) from None
         if not self._failures or found in ("broken", "fault"):
             self._dispatch.metrics.resumes.labels(self._call.method).inc()
-            structlog.get_logger().info("resuming", endpoint=endpoint.id, step=self.step, error=str(failure))
+            structlog.get_logger().info("resuming", endpoint=endpoint.id, error=str(failure), **self._progress())
         full = found in ("refused", "late") and not model_gone(failure)
         self._refusal = (failure, endpoint) if full else None
         self._since = now if self._since is None else self._since
@@ -161,7 +173,7 @@ class Continuation:
 
     def _endpoints(self) -> tuple[Endpoint, ...]:
         try:
-            route = self._routes.pinned(self._service, self.pin) if self.pin else self._route()
+            route = self._routes.pinned(self._service, self._pin) if self._pin else self._route()
         except (NoInstance, NotReady):
             if not self._settings.enabled:
                 raise
@@ -173,15 +185,20 @@ class Continuation:
         healthy = [endpoint for endpoint in endpoints if not endpoint.ejected]
         fresh = [endpoint for endpoint in healthy if endpoint not in self._tried]
         if fresh or self._clock() < self._again_at:
-            return fresh
+            return self._alike(fresh)
         self._tried.clear()
-        return healthy or list(endpoints)  # an attempt that may fail is better than none
+        return self._alike(healthy or list(endpoints))  # an attempt that may fail is better than none
+
+    def _alike(self, endpoints: list[Endpoint]) -> list[Endpoint]:
+        """Those that compute the bundle as before; all of them where there is none."""
+        pin = self._pin
+        return endpoints if pin is None else [found for found in endpoints if pin.alike(found)] or endpoints
 
     def _goes_on(self, found: Verdict) -> bool:
         if not self._settings.enabled or found == "final" or self._broken >= self._settings.max_attempts:
             return False
         # What has not begun is refused rather than kept waiting for a place.
-        return self._others() if found in ("fault", "late") or (found == "refused" and self.pin is None) else True
+        return self._others() if found in ("fault", "late") or (found == "refused" and self._pin is None) else True
 
     def _others(self) -> bool:
         """Whether an instance is there that was not tried since the last answer."""
@@ -209,8 +226,8 @@ class Continuation:
             self._finish(failure.trailers)
             return explained(failure, endpoint)
         self._finish(())
-        what = "has no instance" if self.pin is None and not self._failures else "cannot go on"
-        if name := str(self.pin or self._wanted()):
+        what = "has no instance" if self._pin is None and not self._failures else "cannot go on"
+        if name := str(self._pin or self._wanted()):
             return NoInstance(f"model {name!r} {what}: none was found in time", model=name)
         return NoInstance(f"service {self._service!r} {what}: no instance was found in time", service=self._service)
 

@@ -11,7 +11,6 @@ from gateway.endpoint import Endpoint
 from gateway.failures import found
 from gateway.routes import Pin
 from services.kit.errors import MalformedRequest
-from services.kit.model_name import version_number
 from trivium.sequence.v1 import sequence_pb2 as pb
 
 OVERHEAD = 128  # bytes that a message costs besides its own
@@ -143,7 +142,7 @@ class Journal:
             raise found(code_pb2.INTERNAL, f"{endpoint.id} answered with {answer.model} and was asked for {self._pin}")
         if self._committed is None:
             self._committed = self._step = answer.step - 1
-            self._pin = _pin(answer.model, endpoint)
+            self._pin = Pin.said(endpoint, answer.model)
         if answer.step != self._step + 1:
             raise found(code_pb2.INTERNAL, f"{endpoint.id} answered step {answer.step} after step {self._step}")
         self._step = answer.step
@@ -228,10 +227,3 @@ def _answer(data: bytes, endpoint: Endpoint) -> pb.TrackResponse:
         raise found(
             code_pb2.INTERNAL, f"an answer of {endpoint.id} is no {pb.TrackResponse.DESCRIPTOR.full_name}"
         ) from None
-
-
-def _pin(said: str, endpoint: Endpoint) -> Pin | None:
-    """The bundle "name:version" of the endpoint."""
-    name, _, text = said.rpartition(":")
-    version = version_number(text)
-    return Pin.of(endpoint, name, version) if name and version else None

@@ -119,7 +119,7 @@ class SequenceInfer:
             endpoint = await tries.pick()
             try:
                 reply = await endpoint.upstream.unary(MODEL_INFER, data, metadata, call.deadline)
-                answer = _answer(reply.message, pin, endpoint)
+                response, after = _answer(reply.message, pin, endpoint)
             except CallFailed as failure:
                 tries.failed(endpoint, failure)
             except BaseException:
@@ -128,7 +128,7 @@ class SequenceInfer:
             else:
                 tries.succeeded(endpoint, reply.trailers)
                 call.initial.extend(reply.initial_metadata)
-                return answer
+                return response, Kept(after.state, tries.answered(endpoint, after.pin))
 
 
 def _answer(data: bytes, pin: Pin | None, endpoint: Endpoint) -> tuple[oip.ModelInferResponse, Kept]:

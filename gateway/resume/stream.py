@@ -46,7 +46,9 @@ class Stream:
         self._routes, self._call, self._max_bytes = routes, call, settings.max_bytes
         self._metadata = forwarded(call.metadata)
         self._journal = Journal()
-        self._tries = Continuation(routes, dispatch, settings, SERVICE, self._route, self._model, call, live=True)
+        self._tries = Continuation(
+            routes, dispatch, settings, SERVICE, self._route, self._model, call, live=True, progress=self._progress
+        )
         self._wake, self._room = asyncio.Event(), asyncio.Event()  # there is something to send; to take
         self._attempt: Attempt | None = None  # under way
         self._wait: asyncio.Timeout | None = None  # for the next answer
@@ -144,10 +146,14 @@ class Stream:
                     continue
                 return None
             self._room.set()
-            self._tries.pin, self._tries.step = self._journal.pin, self._journal.step
+            if self._journal.pin is not None:
+                self._tries.answered(attempt.endpoint, self._journal.pin)
             if answer is not None:
                 self._tries.renew()
                 return answer
+
+    def _progress(self) -> dict[str, int | None]:
+        return {"step": self._journal.step}
 
     def _model(self) -> str:
         return self._journal.model

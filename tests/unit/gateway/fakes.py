@@ -43,12 +43,19 @@ def model(
     ready: bool = True,
     labels: tuple[str, ...] = (),
     digest: str = "",
+    answers: str = "",
     stateful: bool = False,
 ) -> model_pb2.ModelInfo:
     """One version of a model."""
-    state = model_pb2.MODEL_STATE_READY if ready else model_pb2.MODEL_STATE_UNLOADED
     return model_pb2.ModelInfo(
-        name=name, version=version, service="vision", state=state, labels=labels, digest=digest, stateful=stateful
+        name=name,
+        version=version,
+        service="vision",
+        state=model_pb2.MODEL_STATE_READY if ready else model_pb2.MODEL_STATE_UNLOADED,
+        labels=labels,
+        digest=digest,
+        answers_digest=answers,
+        stateful=stateful,
     )
 
 
@@ -83,6 +90,7 @@ class FakeUpstream(Upstream):
         self.models: tuple[model_pb2.ModelInfo, ...] = (model(),)
         self.on_list: Callable[[], None] = lambda: None  # called when it is asked for its models
         self.seen: list[Seen] = []
+        self.opened: list[Seen] = []  # streams, without what came on them
         self.initial: Metadata = ()  # of streams
         self.streamed: list[str] = []  # ids of what came on streams
         self.up, self.closed = True, False
@@ -120,6 +128,7 @@ class FakeUpstream(Upstream):
         """An answer to each message, or what `follow` makes of them."""
         if "ServerReflection" in path:
             raise CallFailed(status_pb2.Status(code=code_pb2.UNIMPLEMENTED), (), "no")
+        self.opened.append(Seen(path, b"", metadata, deadline))
         if self.follow is not None:
             async for answer in self.follow(requests):
                 if initial is not None:
