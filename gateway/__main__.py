@@ -12,6 +12,7 @@ from gateway.metrics import GatewayMetrics
 from gateway.model_service import ModelServicer
 from gateway.oip import OipServicer
 from gateway.readiness import Readiness
+from gateway.resume.generate import Generate
 from gateway.resume.kept import KeptSequences
 from gateway.resume.oip_sequence import SequenceInfer
 from gateway.resume.track import Track
@@ -46,6 +47,7 @@ async def main(settings: GatewaySettings) -> None:
     infer = SequenceInfer(routes, dispatch, settings.resume, sequences, forward=forwarder.method(MODEL_INFER).handler)
     stream_infer = StreamInfer(routes, dispatch, infer, settings.streams)
     track = Track(routes, dispatch, settings.resume)
+    generate = Generate(routes, dispatch, settings.resume)
     async with (
         fleet.running(),
         catalog.running(),
@@ -55,7 +57,7 @@ async def main(settings: GatewaySettings) -> None:
             settings,
             registry,
             [ModelServicer(catalog), OipServicer(catalog)],
-            tables=[infer.methods(), stream_infer.methods(), track.methods()],
+            tables=[infer.methods(), stream_infer.methods(), track.methods(), generate.methods()],
             fallback=forwarder.method,
             pool=methods.pool,
             names=lambda: [name for service in routes.services for name in methods.services(service)],

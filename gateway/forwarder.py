@@ -66,7 +66,7 @@ class Forwarder:
 
         Another instance can take over until the first answer, or the caller's second message, has passed.
         """
-        source = Source(_one(requests) if isinstance(requests, bytes) else requests)
+        source = Source(single(requests) if isinstance(requests, bytes) else requests)
         try:
             first = await source.first() if rpc.address is not None else None
             attempts = self._attempts(rpc, first or b"", call)
@@ -155,5 +155,6 @@ def _safe(rpc: Rpc, request: bytes) -> bool:
     return rpc.safe and not (rpc.path == MODEL_INFER and has_sequence(request))
 
 
-async def _one(request: bytes) -> AsyncIterator[bytes]:
+async def single(request: bytes) -> AsyncIterator[bytes]:
+    """The one message of a call whose caller does not stream."""
     yield request
