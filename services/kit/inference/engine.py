@@ -62,6 +62,11 @@ class Engine:
             "model_loaded", path=str(path), provider=self.provider, seconds=round(time.monotonic() - started, 3)
         )
 
+    @property
+    def session(self) -> Any:
+        """ONNX Runtime's session, for runs over memory of one's own."""
+        return self._session
+
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
         """The outputs named, in that order, for inputs of the graph's dtypes and shapes. They are copies, never views.
 

@@ -188,6 +188,11 @@ class Manifest:
     features: NgramFeatures | None = None  # of a model that takes texts and has no tokens
 
     @property
+    def decoupled(self) -> bool:
+        """Whether one request may get several answers."""
+        return self.generation is not None
+
+    @property
     def stateful(self) -> bool:
         """Whether it keeps state between the steps of a stream."""
         return self.recurrence is not None and not self.recurrence.bidirectional

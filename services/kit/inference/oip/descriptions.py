@@ -46,6 +46,7 @@ def config(model: Model[object], batcher: BatcherSettings, sequence_idle_s: floa
         result.sequence_batching.max_sequence_idle_microseconds = round(sequence_idle_s * 1e6)
     elif batched:
         result.dynamic_batching.max_queue_delay_microseconds = round(batcher.max_wait_ms * 1e3)
+    result.model_transaction_policy.decoupled = manifest.decoupled
     result.parameters["service"].string_value = manifest.service
     result.parameters["task"].string_value = manifest.task
     return result

@@ -1,6 +1,7 @@
 """Request parameters: those that mean something here or that Triton's tools always send; any other is refused."""
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
 from inference import grpc_service_pb2 as pb
 from services.kit.errors import InvalidField, UnknownParameter
@@ -23,15 +24,20 @@ KNOWN: dict[str, tuple[str, ...]] = {
 MAX_CLASSES = 100
 
 
-def timeout_s(parameters: Mapping[str, pb.InferParameter]) -> float | None:
+def timeout_s(
+    parameters: Mapping[str, pb.InferParameter], more: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+) -> float | None:
     """Seconds that the request may take by its `timeout` parameter, which is in microseconds; None where there is none.
+
+    Args:
+        more: what the model knows besides, and the types that it may have.
 
     Raises:
         UnknownParameter: a name that means nothing here.
         InvalidField: a value of another type than the parameter's.
     """
     for name, value in parameters.items():
-        _check(name, value)
+        _check(name, value, more)
     microseconds = _integer(parameters["timeout"]) if "timeout" in parameters else 0
     if microseconds < 0:
         raise InvalidField(
@@ -72,9 +78,10 @@ def classes(output: pb.ModelInferRequest.InferRequestedOutputTensor) -> int | No
     return count
 
 
-def _check(name: str, value: pb.InferParameter) -> None:
-    if name in KNOWN:
-        _check_type(name, value, KNOWN[name])
+def _check(name: str, value: pb.InferParameter, more: Mapping[str, tuple[str, ...]]) -> None:
+    known = {**KNOWN, **more}
+    if name in known:
+        _check_type(name, value, known[name])
     elif name.startswith("triton_"):
         raise UnknownParameter(
             "parameter keys starting with 'triton_' are reserved for Triton usage. Only the following keys starting "
@@ -84,7 +91,7 @@ def _check(name: str, value: pb.InferParameter) -> None:
         )
     else:
         raise UnknownParameter(
-            f"parameter '{name[:128]}' is unknown; known: {', '.join(KNOWN)}", field="parameters", value=name
+            f"parameter '{name[:128]}' is unknown; known: {', '.join(known)}", field="parameters", value=name
         )
 
 

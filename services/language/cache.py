@@ -1,0 +1,112 @@
+"""Cache: keys and values of the tokens so far, of all layers, for the texts that are in work.
+
+Row r belongs to slot r. The memory is reserved once; how many tokens a row has room for (`size`) changes with the
+longest text, since a run costs what the room is and not what is filled. What a row gives does not depend on `size`, nor
+on what the unfilled part of it holds.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from services.kit.inference.bundle import Array
+
+
+class Cache:
+    """Blocks laid out [rows, heads, size, width], one after the other for each layer's keys and values.
+
+    Args:
+        blocks: two for each layer.
+        heads, width: of one token's keys or values in one block.
+        capacity: tokens of all rows together that memory is reserved for.
+        longest: tokens of the longest row.
+        smallest: room that a row has at least.
+    """
+
+    def __init__(
+        self, blocks: int, heads: int, width: int, capacity: int, longest: int, dtype: str, smallest: int = 64
+    ) -> None:
+        self._heads, self._width, self._longest = heads, width, longest
+        self._capacity, self._smallest = max(capacity, longest), min(smallest, longest)
+        self._memory = [np.zeros(self._capacity * heads * width, dtype) for _ in range(blocks)]
+        self._itemsize = self._memory[0].itemsize
+        self.size = self._smallest
+
+    @staticmethod
+    def token_bytes(blocks: int, heads: int, width: int, itemsize: int) -> int:
+        """Memory of one token."""
+        return blocks * heads * width * itemsize
+
+    def room(self, tokens: int) -> int:
+        """The smallest size that has room for so many tokens."""
+        size = self._smallest
+        while size < tokens:
+            size *= 2
+        return min(size, self._longest)
+
+    def fits(self, rows: int, tokens: int) -> bool:
+        """Whether there is memory for so many rows, of which the longest has so many tokens."""
+        return rows * self.room(tokens) <= self._capacity
+
+    @property
+    def capacity(self) -> int:
+        """Tokens that memory is reserved for."""
+        return self._capacity
+
+    def settle(self, needed: int, used: Sequence[int]) -> None:
+        """Makes the size fit: at once when it is too small, late when it is too large.
+
+        Args:
+            needed: tokens of the longest row after the next run.
+            used: tokens that each row has now.
+        """
+        size = self.room(needed)
+        if size > self.size:
+            for row in reversed(range(len(used))):
+                self._relay(row, used[row], size, reversed(range(self._heads)))
+            self.size = size
+        elif size * 4 <= self.size:
+            for row in range(len(used)):
+                self._relay(row, used[row], size, range(self._heads))
+            self.size = size
+
+    def move(self, source: int, target: int, used: int) -> None:
+        """Copies the first `used` tokens of one row to another one."""
+        for block in self._blocks(max(source, target) + 1):
+            block[target, :, :used] = block[source, :, :used]
+
+    def read(self, row: int, begin: int, end: int) -> Array:
+        """Keys and values of some tokens: [blocks, heads, end - begin, width], a copy."""
+        return np.stack([block[row, :, begin:end] for block in self._blocks(row + 1)])
+
+    def write(self, row: int, begin: int, values: Array) -> None:
+        """Puts in what `read` gave, at another place or of another text."""
+        for block, part in zip(self._blocks(row + 1), values, strict=True):
+            block[row, :, begin : begin + part.shape[1]] = part
+
+    def addresses(self, row: int) -> list[int]:
+        """Where a row begins in each block."""
+        offset = row * self._heads * self.size * self._width * self._itemsize
+        return [memory.ctypes.data + offset for memory in self._memory]
+
+    def shape(self, rows: int) -> tuple[int, int, int, int]:
+        """Of so many rows of one block."""
+        return (rows, self._heads, self.size, self._width)
+
+    @property
+    def dtype(self) -> np.dtype[np.generic]:
+        """Of what is kept."""
+        return self._memory[0].dtype
+
+    def _blocks(self, rows: int) -> list[Array]:
+        shape = self.shape(rows)
+        count = int(np.prod(shape))
+        return [memory[:count].reshape(shape) for memory in self._memory]
+
+    def _relay(self, row: int, used: int, size: int, heads: Iterable[int]) -> None:
+        """Moves a row to where it lies when rows have room for `size`; heads in an order that overwrites none."""
+        for head in heads:
+            at = row * self._heads + head
+            source, target, count = at * self.size * self._width, at * size * self._width, used * self._width
+            for memory in self._memory:
+                memory[target : target + count] = memory[source : source + count]

@@ -1,0 +1,130 @@
+"""Loader: how this service's bundles become models: a scheduler for those that write, a batcher for the others."""
+
+import asyncio
+import dataclasses
+import time
+from collections.abc import Callable
+
+import numpy as np
+import structlog
+
+from services.kit.errors import StartupError
+from services.kit.inference import bundle as bundles
+from services.kit.inference.bundle import Bundle, Manifest
+from services.kit.inference.datatypes import NUMPY
+from services.kit.inference.engine import Engine, EngineSettings, chosen_device
+from services.kit.inference.loading import Load, ModelsSettings, batched
+from services.kit.inference.manifest import ENCODER, Generation
+from services.kit.inference.model import Model
+from services.kit.inference.statistics import ModelMetrics
+from services.kit.inference.verification import check_answers, check_interface
+from services.language import graph
+from services.language.batch import Batch
+from services.language.cache import Cache
+from services.language.classifier import Classifier
+from services.language.metrics import GenerationMetrics
+from services.language.prefixes import Prefixes
+from services.language.runs import Draws, Runs
+from services.language.scheduler import Scheduler
+from services.language.settings import GenerationSettings
+from services.language.tokenizer import Tokenizer
+from services.language.writer import Writer
+
+Pipeline = Classifier | Writer | None  # None: a model of plain tensors
+LanguageModel = Model[Pipeline]
+MIB = 1 << 20
+WARM_UP_S = 5.0  # once the warm-up has taken so long, it looks at fewer shapes
+
+
+def classifier_of(manifest: Manifest) -> Pipeline:
+    """What is around the engine of a bundle that writes nothing."""
+    if manifest.features is None or manifest.postprocessing is None:
+        return None
+    return Classifier(manifest, manifest.features, manifest.postprocessing)
+
+
+def loader(settings: GenerationSettings, metrics: GenerationMetrics) -> Load[Pipeline]:
+    """Loads all kinds of bundles of this service."""
+    classifiers = batched(classifier_of)
+
+    async def load(
+        bundle: Bundle, models: ModelsSettings, batcher_metrics: ModelMetrics, lose: Callable[[LanguageModel], None]
+    ) -> LanguageModel:
+        generation = bundle.manifest.generation
+        if generation is None:
+            return await classifiers(bundle, models, batcher_metrics, lose)
+        engine, encoder, answers = await asyncio.to_thread(_verified, bundle, generation, models.engine)
+        tokenizer = await asyncio.to_thread(Tokenizer, bundle.path / generation.tokenizer, generation.vocab)
+        runs = _runs(generation, engine, encoder, settings)
+        prefixes = Prefixes(settings.prefix_mib * MIB) if encoder is None else None
+        batch = Batch(runs, graph.candidates(generation), generation.max_tokens, prefixes)
+        scheduler = Scheduler(
+            batch,
+            settings,
+            metrics.of(bundle.name, bundle.version),
+            warm_up=lambda: _warm_up(runs, settings.max_texts),
+            on_broken=lambda: lose(model),
+        )
+        writer = Writer(generation, tokenizer, scheduler, settings.default_new_tokens)
+        model: LanguageModel = Model(bundle, writer, engine, answers, scheduler.statistics, max_batch=0)
+        await model.stack.enter_async_context(scheduler)
+        return model
+
+    return load
+
+
+def _verified(bundle: Bundle, generation: Generation, settings: EngineSettings) -> tuple[Engine, Engine | None, str]:
+    """Decoder and encoder, and what their known answers are here to the bit.
+
+    Raises:
+        StartupError: says what of the bundle is off.
+    """
+    bundles.verify_files(bundle)
+    if chosen_device(settings.device) == "cuda":
+        structlog.get_logger().warning("generation_on_cpu", model=bundle.name, reason="texts are written on the CPU")
+        settings = dataclasses.replace(settings, device="cpu")
+    decoder = Engine(bundle.path / bundles.MODEL, settings)
+    check_interface(bundle, decoder, graph.decoder_inputs(generation), graph.decoder_outputs(generation))
+    inputs, expected = bundles.known_answers(bundle)
+    encoder = None
+    if generation.max_source:
+        encoder = Engine(bundle.path / ENCODER, settings)
+        names = graph.cross(generation.layers)
+        try:
+            sources = {name: inputs.pop(name) for name in (graph.SOURCE,)}
+            sources[graph.SOURCE_LENGTH] = inputs[graph.SOURCE_LENGTH]
+        except KeyError as error:
+            raise StartupError(
+                f"{bundle.path / bundles.KNOWN_ANSWERS}: has no input {error}", hint="export the model again"
+            ) from error
+        inputs |= dict(zip(names, encoder.run(sources, names), strict=True))
+    return decoder, encoder, check_answers(bundle, inputs, expected, decoder)
+
+
+def _runs(generation: Generation, decoder: Engine, encoder: Engine | None, settings: GenerationSettings) -> Runs:
+    """The graphs over caches as large as the settings say."""
+    itemsize = NUMPY[generation.precision].itemsize
+    blocks, heads, width = 2 * generation.layers, generation.kv_heads, generation.head_dim
+    reserved = settings.cache_mib * MIB // Cache.token_bytes(blocks, heads, width, itemsize)
+    capacity = min(reserved, settings.max_texts * generation.max_tokens)
+    dtype = NUMPY[generation.precision].name
+    cache = Cache(blocks, heads, width, capacity, generation.max_tokens, dtype)
+    if encoder is None:
+        return Runs(generation, decoder, cache)
+    sources = settings.max_texts * generation.max_source
+    cross = Cache(blocks, generation.heads, width, sources, generation.max_source, dtype, smallest=16)
+    return Runs(generation, decoder, cache, encoder, cross)
+
+
+def _warm_up(runs: Runs, most: int) -> None:
+    """Runs every number of texts with one token, so that no caller pays for a first run."""
+    started = time.monotonic()
+    for rows in range(1, most + 1):
+        if time.monotonic() - started > WARM_UP_S and rows & (rows - 1):
+            continue
+        if not runs.cache.fits(rows, 1):
+            return
+        ones, none = np.ones(rows, np.float32), np.zeros(rows, np.int64)
+        draws = Draws(np.arange(rows), ones, none + 1, ones, ones * 0, ones * 0, none - 1)
+        lengths = none + 1 if runs.cross is not None else None
+        runs.run(0, np.zeros((rows, 1), np.int64), none, draws, lengths)

@@ -1,0 +1,73 @@
+"""Prefixes: keys and values of beginnings that were computed before, so that a prompt that begins alike is quicker.
+
+Kept in blocks of tokens, each under the block before it and its own tokens, as vLLM does. What is taken from here is
+equal to the bit to what a run would compute.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from services.kit.inference.bundle import Array
+
+BLOCK = 16  # tokens
+ROOT = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    number: int
+    values: Array  # what Cache.read gives
+
+
+class Prefixes:
+    """The blocks used last, in bounded memory; for one thread.
+
+    Args:
+        most_bytes: of keys and values; 0 keeps none.
+    """
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most_bytes = most_bytes
+        self._blocks: OrderedDict[tuple[int, tuple[int, ...]], _Block] = OrderedDict()
+        self._numbers = ROOT
+        self.bytes = 0
+
+    def longest(self, tokens: Sequence[int]) -> list[Array]:
+        """The blocks that the beginning of `tokens` has here; at least one token is left to compute."""
+        found: list[Array] = []
+        before = ROOT
+        for key in _keys(tokens[:-1]):
+            block = self._blocks.get((before, key))
+            if block is None:
+                break
+            self._blocks.move_to_end((before, key))
+            found.append(block.values)
+            before = block.number
+        return found
+
+    def keep(self, tokens: Sequence[int], read: Callable[[int, int], Array]) -> None:
+        """Keeps what is not here yet.
+
+        Args:
+            read: keys and values of the tokens in [begin, end).
+        """
+        if not self._most_bytes:
+            return
+        before = ROOT
+        for index, key in enumerate(_keys(tokens)):
+            block = self._blocks.get((before, key))
+            if block is None:
+                self._numbers += 1
+                block = _Block(self._numbers, read(index * BLOCK, (index + 1) * BLOCK))
+                self._blocks[before, key] = block
+                self.bytes += block.values.nbytes
+            self._blocks.move_to_end((before, key))
+            before = block.number
+        while self.bytes > self._most_bytes:
+            _, old = self._blocks.popitem(last=False)
+            self.bytes -= old.values.nbytes
+
+
+def _keys(tokens: Sequence[int]) -> list[tuple[int, ...]]:
+    return [tuple(tokens[at : at + BLOCK]) for at in range(0, len(tokens) - BLOCK + 1, BLOCK)]

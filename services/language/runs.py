@@ -1,0 +1,162 @@
+"""Runs: the graphs of a generating bundle over the memory of its caches; arrays in, arrays out, for one thread.
+
+Inputs and outputs are bound by pointer, the cache's new tokens to the memory of the old ones, so that a run copies
+nothing. What is bound is kept for each shape that comes again.
+"""
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from services.kit.inference.bundle import Array, TensorSpec
+from services.kit.inference.datatypes import NUMPY
+from services.kit.inference.engine import Engine
+from services.kit.inference.manifest import Generation
+from services.language import graph
+from services.language.cache import Cache
+
+MOST_BOUND = 256  # shapes that are kept
+NEUTRAL = (np.zeros((1, 2), np.int64), np.ones(1, np.float32), np.zeros(1, np.float32))
+
+
+@dataclass(frozen=True, slots=True)
+class Draws:
+    """Which positions get a token, and how each is chosen; one entry each."""
+
+    out_index: Array  # int64: row * steps + step
+    temperature: Array  # float32, more than 0
+    top_k: Array  # int64; 1 takes the most probable token
+    top_p: Array  # float32
+    min_p: Array  # float32
+    uniform: Array  # float32 in [0, 1)
+    forced: Array  # int64: -1, or the token to take
+    adjust: tuple[Array, Array, Array] | None = None  # int64 [changes, 2], float32 [changes], float32 [changes]
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """What came out, for each draw; valid until the next run."""
+
+    token: Array  # int64 [draws]
+    logprob: Array  # float32 [draws]
+    top_token: Array  # int64 [draws, alternatives]
+    top_logprob: Array  # float32 [draws, alternatives]
+
+
+class _Bound:
+    """One shape: the memory of its small inputs and outputs, and what is bound to them."""
+
+    def __init__(self, session: Any, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:
+        self.binding = session.io_binding()
+        self.arrays = {spec.name: np.zeros(spec.shape, NUMPY[spec.datatype]) for spec in (*inputs, *outputs)}
+        self.adjusted = True
+        for spec in inputs:
+            self.bind(spec.name, self.arrays[spec.name])
+        for spec in outputs:
+            array = self.arrays[spec.name]
+            self.binding.bind_output(spec.name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+
+    def bind(self, name: str, array: Array) -> None:
+        """An input whose memory the caller keeps until after the run."""
+        self.binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+
+
+class Runs:
+    """A decoder, and its encoder where it has one.
+
+    Args:
+        cache: of the decoder's own tokens.
+        cross: of what the encoder says of the sources; a row for each text like the cache.
+    """
+
+    def __init__(
+        self,
+        generation: Generation,
+        decoder: Engine,
+        cache: Cache,
+        encoder: Engine | None = None,
+        cross: Cache | None = None,
+    ) -> None:
+        self._generation, self._decoder, self._encoder = generation, decoder, encoder
+        self.cache, self.cross = cache, cross
+        self._bound: OrderedDict[tuple[int, ...], _Bound] = OrderedDict()
+        small = set(graph.past(generation.layers)) | set(graph.cross(generation.layers))
+        self._inputs = [spec for spec in graph.decoder_inputs(generation) if spec.name not in small]
+        self._outputs = graph.decoder_outputs(generation)
+
+    def run(
+        self, first: int, token_ids: Array, start: Array, draws: Draws, source_length: Array | None = None
+    ) -> Drawn:
+        """Takes tokens of the rows from `first` on; their keys and values are in the cache then.
+
+        Args:
+            token_ids: int64 [rows, steps], right-padded.
+            start: int64 [rows], the tokens of each row that are in the cache; start + steps fits into its size.
+            source_length: int64 [rows], with an encoder.
+        """
+        rows, steps = token_ids.shape
+        bound = self._of_shape(first, rows, steps, len(draws.out_index))
+        arrays = bound.arrays
+        arrays[graph.TOKEN_IDS][:] = token_ids
+        arrays[graph.START][:] = start
+        for name in ("out_index", "temperature", "top_k", "top_p", "min_p", "uniform", "forced"):
+            arrays[name][:] = getattr(draws, name)
+        if source_length is not None:
+            arrays[graph.SOURCE_LENGTH][:] = source_length
+        if draws.adjust is not None or bound.adjusted:
+            index, scale, bias = draws.adjust or NEUTRAL
+            bound.bind(graph.ADJUST_INDEX, index)
+            bound.bind(graph.ADJUST_SCALE, scale)
+            bound.bind(graph.ADJUST_BIAS, bias)
+            bound.adjusted = draws.adjust is not None
+        self._decoder.session.run_with_iobinding(bound.binding)
+        return Drawn(*(arrays[spec.name] for spec in self._outputs))
+
+    def encode(self, row: int, source: Sequence[int]) -> None:
+        """Reads a source text into one row of the cross cache."""
+        assert self._encoder is not None
+        assert self.cross is not None
+        inputs = {
+            graph.SOURCE: np.array([source], np.int64),
+            graph.SOURCE_LENGTH: np.array([len(source)], np.int64),
+        }
+        said = self._encoder.run(inputs, graph.cross(self._generation.layers))
+        self.cross.write(row, 0, np.concatenate(said))
+
+    def _of_shape(self, first: int, rows: int, steps: int, draws: int) -> _Bound:
+        sizes = (self.cache.size, self.cross.size if self.cross is not None else 0)
+        key = (first, rows, steps, draws, *sizes)
+        bound = self._bound.get(key)
+        if bound is None:
+            bound = self._bound[key] = self._bind(first, rows, steps, draws)
+            if len(self._bound) > MOST_BOUND:
+                self._bound.popitem(last=False)
+        self._bound.move_to_end(key)
+        return bound
+
+    def _bind(self, first: int, rows: int, steps: int, draws: int) -> _Bound:
+        shapes: Mapping[str, tuple[int, ...]] = {
+            graph.TOKEN_IDS: (rows, steps),
+            graph.START: (rows,),
+            graph.SOURCE_LENGTH: (rows,),
+            graph.ADJUST_INDEX: (1, 2),
+            graph.ADJUST_SCALE: (1,),
+            graph.ADJUST_BIAS: (1,),
+        }
+        inputs = [TensorSpec(s.name, s.datatype, shapes.get(s.name, (draws,))) for s in self._inputs]
+        outputs = [TensorSpec(s.name, s.datatype, (draws, *s.shape[1:])) for s in self._outputs]
+        bound = _Bound(self._decoder.session, inputs, outputs)
+        layers, binding = self._generation.layers, bound.binding
+        kind, shape = self.cache.dtype.type, self.cache.shape(rows)
+        names = zip(graph.past(layers), graph.present(layers), self.cache.addresses(first), strict=True)
+        for past, present, address in names:
+            binding.bind_input(past, "cpu", 0, kind, shape, address)
+            binding.bind_output(present, "cpu", 0, kind, shape, address)
+        if self.cross is not None:
+            shape = self.cross.shape(rows)
+            for name, address in zip(graph.cross(layers), self.cross.addresses(first), strict=True):
+                binding.bind_input(name, "cpu", 0, kind, shape, address)
+        return bound

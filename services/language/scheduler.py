@@ -1,0 +1,277 @@
+"""Scheduler: texts join and leave between any two steps, and all of them share each step.
+
+One thread owns the graphs. Between two runs it lets in who waits, lets out who has ended, left or is too late, then
+reads a piece of the prompts that are new, and takes every other text one token further. After each step the event loop
+is woken once for all texts. (Continuous batching: Yu et al., Orca, OSDI 2022; chunked prefill: Agrawal et al.,
+Sarathi-Serve, OSDI 2024.)
+"""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+
+import structlog
+
+from services.kit.errors import (
+    DeadlineExpired,
+    DeadlineUnreachable,
+    Draining,
+    NotReady,
+    Overloaded,
+    TriviumError,
+)
+from services.kit.inference.statistics import Statistics
+from services.language.batch import Batch, News
+from services.language.metrics import ModelMetrics
+from services.language.queue import WaitingTexts
+from services.language.sequence import Sequence
+from services.language.settings import GenerationSettings
+
+IDLE_BUDGET = 512  # tokens of prompts in one run while no other text waits for it
+WEIGHT = 0.1  # of the newest text in the moving average of how long a slot is taken
+
+
+class Scheduler:
+    """Writes texts, as an async context manager: entered, it is warm; left, the texts in work have been finished.
+
+    Args:
+        batch: the slots; used by this scheduler's thread alone.
+        warm_up: runs the shapes that will come, in that thread.
+        on_broken: called in the event loop when a run has failed; from then on every text is refused.
+    """
+
+    def __init__(
+        self,
+        batch: Batch,
+        settings: GenerationSettings,
+        metrics: ModelMetrics,
+        *,
+        warm_up: Callable[[], None],
+        on_broken: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._batch, self._settings, self._metrics = batch, settings, metrics
+        self._warm_up, self._on_broken = warm_up, on_broken
+        self.statistics = Statistics()
+        self._waiting = WaitingTexts()
+        self._taken_s = 0.0  # how long a text has its slot
+        self._closed = self._broken = False
+        self._thread = threading.Thread(target=self._work, name="scheduler", daemon=True)
+        self._log = structlog.get_logger()
+
+    async def __aenter__(self) -> "Scheduler":
+        self._loop = asyncio.get_running_loop()
+        self._warm: asyncio.Future[None] = self._loop.create_future()
+        self._ended = asyncio.Event()
+        self._thread.start()
+        try:
+            await self._warm
+        except BaseException:
+            await self._close()
+            raise
+        self._metrics.watch(
+            lambda: len(self._batch.rows), self._waiting.__len__, lambda: self._batch.reserved, self._batch.capacity
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._close()
+
+    @property
+    def waiting(self) -> int:
+        """Texts that were accepted and have no slot yet."""
+        return len(self._waiting)
+
+    def submit(self, sequences: list[Sequence]) -> None:
+        """Accepts texts of one request; each says itself what comes of it.
+
+        Raises:
+            Overloaded: `max_queue` texts are waiting already.
+            DeadlineUnreachable: those that wait already take longer than the time left.
+            DeadlineExpired: no time is left.
+            Draining, NotReady: the model is being unloaded, or its engine has failed.
+        """
+        now = time.monotonic()
+        try:
+            self._check_open()
+            self._admit(sequences, now)
+        except TriviumError:
+            for _ in sequences:
+                self.statistics.fail.add(0.0)
+            raise
+        for sequence in sequences:
+            sequence.submitted = now
+        self._waiting.add(sequences)
+
+    def leave(self, sequence: Sequence) -> None:
+        """Nobody waits for it any more: it is out before the next step."""
+        sequence.left = True
+        if self._waiting.remove(sequence):
+            self._metrics.finished("cancelled")
+
+    def _check_open(self) -> None:
+        if self._broken:
+            raise NotReady("the engine of this model has failed; the instance's log has the details")
+        if self._closed:
+            raise Draining("this model is being unloaded")
+
+    def _admit(self, sequences: list[Sequence], now: float) -> None:
+        waiting = len(self._waiting)
+        if waiting + len(sequences) > self._settings.max_queue and waiting:
+            raise Overloaded(
+                f"{waiting} texts wait for this model and the limit is {self._settings.max_queue}",
+                retry_after_s=self._wait_s(1),
+                limit=str(self._settings.max_queue),
+                value=str(waiting),
+            )
+        remaining_s, wait_s = sequences[0].deadline.at - now, self._wait_s(len(sequences))
+        if remaining_s <= 0:
+            raise DeadlineExpired("the deadline passed before the text was queued", executed="no", stage="queue")
+        if wait_s > remaining_s:
+            raise DeadlineUnreachable(
+                f"a text would wait about {wait_s * 1e3:.0f} ms and the deadline is in {remaining_s * 1e3:.0f} ms",
+                retry_after_s=max(wait_s, 0.001),
+                limit_ms=f"{remaining_s * 1e3:.1f}",
+                value_ms=f"{wait_s * 1e3:.1f}",
+            )
+
+    def _wait_s(self, more: int) -> float:
+        """Estimated seconds until so many more texts have begun; 0 while there are slots."""
+        slots = self._settings.max_texts
+        ahead = len(self._batch.rows) + len(self._waiting) + more - slots
+        return max(0, ahead) * self._taken_s / slots
+
+    async def _close(self) -> None:
+        self._closed = True
+        self._waiting.close()
+        await self._ended.wait()
+        self._thread.join()
+
+    def _work(self) -> None:
+        """The scheduler's own thread."""
+        failure: BaseException | None = None
+        try:
+            self._warm_up()
+            self._loop.call_soon_threadsafe(_finish, self._warm, None)
+            while self._batch.rows or self._waiting.wait():
+                self._step()
+        except BaseException as error:
+            failure = error
+        self._loop.call_soon_threadsafe(self._end, failure)
+
+    def _step(self) -> None:
+        """Lets out, lets in, reads and writes."""
+        self._let_out()
+        self._let_in()
+        busy = any(row.to_read == 1 for row in self._batch.rows)
+        news = self._batch.prefill(
+            self._settings.chunk_tokens if busy else max(IDLE_BUDGET, self._settings.chunk_tokens)
+        )
+        self._ran(news)
+        written = self._batch.decode()
+        self._ran(written)
+        self._tell(news + written)
+
+    def _let_out(self) -> None:
+        """Those who left, or whose deadline has passed."""
+        for row in list(self._batch.rows):
+            if row.left:
+                self._batch.remove(row)
+                self._metrics.finished("cancelled")
+                self._loop.call_soon_threadsafe(self._count, row, "cancelled")
+            elif row.deadline.expired():
+                self._batch.remove(row)
+                self._refuse(
+                    row, DeadlineExpired("the deadline passed while the text was being written", stage="compute")
+                )
+        for waiting in self._waiting.expired():
+            error = DeadlineExpired("the deadline passed while the text was queued", executed="no", stage="queue")
+            self._refuse(waiting, error)
+
+    def _let_in(self) -> None:
+        while len(self._batch.rows) < self._settings.max_texts:
+            sequence = self._waiting.first()
+            if sequence is None or not self._batch.fits(sequence) or not self._waiting.remove(sequence):
+                return
+            sequence.started = time.monotonic()
+            reused = self._batch.join(sequence)
+            self._metrics.began(sequence.started - sequence.submitted, reused)
+
+    def _ran(self, news: list[News]) -> None:
+        """Counts a run, and lets out the texts that it ended."""
+        run = self._batch.last_run
+        if run is None:
+            return
+        self._batch.last_run = None
+        now = time.monotonic()
+        made = sum(one.sequence.scored_from is None for one in news)
+        self._metrics.ran(run.kind, run.rows, run.tokens, made, run.seconds)
+        self.statistics.record_run(run.rows, 0.0, run.seconds, 0.0)
+        wasted = sum(one.sequence.left for one in news)
+        if wasted:
+            self._metrics.wasted(wasted)
+        for one in news:
+            if not one.sequence.first_token:
+                one.sequence.first_token = now
+                self._metrics.first_token(now - one.sequence.submitted)
+            if one.finish is not None:
+                self._batch.remove(one.sequence)
+                self._taken_s += WEIGHT * (now - one.sequence.started - self._taken_s)
+                self._metrics.finished(one.finish)
+
+    def _tell(self, news: list[News]) -> None:
+        if news:
+            self._loop.call_soon_threadsafe(self._deliver, news)
+
+    def _refuse(self, sequence: Sequence, error: TriviumError) -> None:
+        self._metrics.finished("expired")
+        self._loop.call_soon_threadsafe(self._fail, sequence, error)
+
+    def _deliver(self, news: list[News]) -> None:
+        for one in news:
+            one.sequence.deliver(one.index, one.chosen, one.text, one.finish)
+            if one.finish is not None:
+                self._count(one.sequence, one.finish)
+
+    def _fail(self, sequence: Sequence, error: TriviumError) -> None:
+        sequence.fail(error)
+        self._count(sequence, "failed")
+
+    def _count(self, sequence: Sequence, reason: str) -> None:
+        """What callers see in ModelStatistics."""
+        now, counted = time.monotonic(), self.statistics
+        if reason in ("stop", "length"):
+            counted.inferences += 1
+            counted.last_inference_time = time.time()
+            counted.success.add(now - sequence.submitted)
+            counted.queue.add(sequence.started - sequence.submitted)
+            counted.compute_infer.add(now - sequence.started)
+        else:
+            counted.fail.add(now - sequence.submitted)
+
+    def _end(self, failure: BaseException | None) -> None:
+        """The thread has ended: after `close`, or because of `failure`. Nobody is left waiting."""
+        if failure is not None and self._warm.done():
+            self._broken = True
+            self._log.critical("scheduler_broken", exc_info=failure)
+            for sequence in self._batch.rows:
+                self._fail(
+                    sequence, NotReady("the engine of this model has failed", executed="unknown", stage="compute")
+                )
+            for sequence in self._waiting.clear():
+                self._fail(sequence, NotReady("the engine of this model has failed", stage="queue"))
+            self._on_broken()
+        _finish(self._warm, failure)
+        self._ended.set()
+
+
+def _finish(future: "asyncio.Future[None]", failure: BaseException | None) -> None:
+    if future.done():
+        return
+    if failure is None:
+        future.set_result(None)
+    else:
+        future.set_exception(failure)

@@ -1,0 +1,162 @@
+"""Sequence: one text on its way through the scheduler, and the pieces that its caller gets."""
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Literal
+
+from services.kit.deadline import Deadline
+from services.kit.errors import TriviumError
+from services.language.sampling import Adjustments, Sampling, uniform
+from services.language.text import TextWriter
+from services.language.tokenizer import Tokenizer
+
+Finish = Literal["stop", "length"]
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """One token with its log-probability and, best first, those of the others that could have been."""
+
+    token: int
+    logprob: float
+    alternatives: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(slots=True)
+class Piece:
+    """What a text got since the last piece."""
+
+    index: int  # of its first token among those made
+    tokens: list[Chosen] = field(default_factory=list)
+    text: str = ""
+    finish: Finish | None = None
+
+
+class Sequence:
+    """One text. The event loop makes it and reads pieces; between, it belongs to the scheduler's thread.
+
+    Args:
+        prompt: tokens before the text; with an encoder, what the target begins with.
+        source: of a model with an encoder.
+        limit: tokens to make at most.
+        end: tokens with which the model ends a text.
+        scored: tokens whose log-probabilities are wanted; such a sequence makes none. `prompt` has all of them but the
+            last, after what stands before them.
+        woken: set whenever there is something for the caller.
+    """
+
+    def __init__(
+        self,
+        prompt: list[int],
+        sampling: Sampling,
+        tokenizer: Tokenizer,
+        *,
+        limit: int,
+        end: frozenset[int],
+        deadline: Deadline,
+        source: list[int] | None = None,
+        woken: asyncio.Event,
+        priority: int = 0,
+        scored: list[int] | None = None,
+    ) -> None:
+        self.prompt, self.sampling, self.limit = prompt, sampling, limit
+        self.source, self.scored = source, scored or []
+        self.scored_from = None if scored is None else len(prompt) + 1 - len(scored)  # place of the first of them
+        self.deadline, self.priority = deadline, priority
+        self.made: list[int] = []
+        self.finish: Finish | None = None
+        self.error: TriviumError | None = None
+        self.left = False  # nobody waits for it any more; set by the event loop
+        self.cached = 0  # tokens whose keys and values are in the cache
+        self.submitted = self.started = self.first_token = 0.0  # instants on the clock of time.monotonic
+        self.compute_s = 0.0  # of the runs that it shared
+        self.largest_batch = 0  # rows in one of them
+        self._end = (frozenset() if sampling.ignore_eos else end) | sampling.stop_token_ids
+        self._writer = TextWriter(tokenizer, sampling.stop)
+        forbidden = (end if not sampling.ignore_eos else frozenset()) | sampling.stop_token_ids
+        adjusts = sampling.penalizes or sampling.logit_bias or sampling.min_new_tokens
+        self.adjustments = Adjustments(sampling, prompt, forbidden) if adjusts else None
+        self._pending: Piece | None = None  # not yet taken by the reader
+        self.woken = woken
+
+    @property
+    def tokens(self) -> int:
+        """All so far."""
+        return len(self.prompt) + len(self.made)
+
+    @property
+    def longest(self) -> int:
+        """Tokens that the cache must have room for at the end."""
+        return len(self.prompt) + self.limit
+
+    @property
+    def to_read(self) -> int:
+        """Tokens that are known and not in the cache: one while it writes, more while it reads its prompt."""
+        return self.tokens - self.cached
+
+    @property
+    def stop_string(self) -> str:
+        """The stop string that ended it; "" if none did."""
+        return self._writer.stopped_by or ""
+
+    def token_at(self, position: int) -> int:
+        """The token at a place of prompt and text."""
+        before = len(self.prompt)
+        return self.prompt[position] if position < before else self.made[position - before]
+
+    def draw(self) -> float:
+        """The draw for the next token."""
+        return 0.0 if self.sampling.greedy else uniform(self.sampling.seed, self.tokens)
+
+    def replay(self, given: list[int]) -> None:
+        """Takes the tokens that another process made; nothing of them is said again."""
+        for token in given:
+            if self.finish is not None:
+                return
+            self.take(token)
+
+    def take(self, token: int) -> str:
+        """One more token of the text: what it adds to it. Sets `finish` where it is the last one."""
+        self.made.append(token)
+        if self.adjustments is not None:
+            self.adjustments.made(token)
+        may_stop = len(self.made) >= self.sampling.min_new_tokens
+        text = ""
+        if token in self._end and may_stop:
+            self.finish = "stop"
+        else:
+            text = self._writer.push(token, may_stop=may_stop)
+            if self._writer.stopped_by is not None:
+                self.finish = "stop"
+            elif len(self.made) >= self.limit:
+                self.finish = "length"
+        if self.finish is not None:
+            text += self._writer.rest(may_stop=may_stop)
+            if self._writer.stopped_by is not None:  # found in what was left of the last character
+                self.finish = "stop"
+        return text
+
+    def deliver(self, index: int, chosen: list[Chosen], text: str, finish: Finish | None) -> None:
+        """Hands over what was made; in the event loop, as all below."""
+        if self._pending is None:
+            self._pending = Piece(index)
+        self._pending.tokens += chosen
+        self._pending.text += text
+        self._pending.finish = finish
+        self.woken.set()
+
+    def fail(self, error: TriviumError) -> None:
+        """It ends here."""
+        self.error = error
+        self.woken.set()
+
+    def next(self) -> Piece | None:
+        """What has been made since the last piece; None if nothing has.
+
+        Raises:
+            TriviumError: the text cannot be finished.
+        """
+        piece, self._pending = self._pending, None
+        if piece is None and self.error is not None:
+            raise self.error
+        return piece

@@ -1,0 +1,30 @@
+"""LanguageSettings: everything that an operator can tell this service; TRIVIUM_LANGUAGE__* in the environment."""
+
+from dataclasses import dataclass, field
+
+from services.kit.inference.batcher import BatcherSettings
+from services.kit.service import ServiceSettings
+from services.kit.settings import setting
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationSettings:
+    """How many texts are written at once, and what they may cost."""
+
+    max_texts: int = setting(32, low=1, high=1024)  # written at once by one model; further ones wait
+    max_queue: int = setting(256, low=1)  # texts waiting for one model; the next one is refused with QUEUE_FULL
+    cache_mib: int = setting(512, low=1)  # memory for keys and values of one model, reserved when it is loaded
+    prefix_mib: int = setting(
+        64, low=0
+    )  # for beginnings of prompts that may come again, of one model; 0: none are kept
+    chunk_tokens: int = setting(64, low=1)  # of prompts in one run while other texts are being written
+    default_new_tokens: int = setting(64, low=1)  # where a request does not say
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LanguageSettings(ServiceSettings):
+    """Settings of the language service; deploy/config/language.toml lists them all with their defaults."""
+
+    default_model: str = "python-gpt"
+    batcher: BatcherSettings = field(default_factory=lambda: BatcherSettings(max_batch=64))
+    generation: GenerationSettings = field(default_factory=GenerationSettings)

@@ -1,0 +1,67 @@
+"""Tokenizer: a bundle's tokenizer.json, texts to tokens and back."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+
+from services.kit.errors import StartupError
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One token of a text, and where it comes from, in Unicode characters."""
+
+    id: int
+    piece: str
+    begin: int
+    end: int
+
+
+class Tokenizer:
+    """Reads and writes tokens; any thread may use it.
+
+    Args:
+        path: of tokenizer.json.
+        vocab: tokens that the model knows; the tokenizer may have fewer.
+
+    Raises:
+        StartupError: the file cannot be read, or has tokens that the model does not know.
+    """
+
+    def __init__(self, path: Path, vocab: int) -> None:
+        hint = "copy the bundle again, or export it again"
+        try:
+            self._tokenizer: Any = tokenizers.Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises Exception itself
+            raise StartupError(f"{path}: {error}", hint=hint) from error
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        pieces = self._tokenizer.get_vocab(with_added_tokens=True)
+        if pieces and max(pieces.values()) >= vocab:
+            raise StartupError(
+                f"{path}: has token {max(pieces.values())} and the model's vocabulary ends at {vocab - 1}", hint=hint
+            )
+        # No text of so many characters can have fewer tokens: normalization may shorten a text, but hardly ever does.
+        self.longest = max(map(len, pieces), default=1)
+
+    def encode(self, text: str) -> list[int]:
+        """The tokens of a text, without special ones added."""
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def tokens(self, text: str) -> list[Token]:
+        """The same, with what each of them is."""
+        found = self._tokenizer.encode(text, add_special_tokens=False)
+        parts = zip(found.ids, found.tokens, found.offsets, strict=True)
+        return [Token(token, piece, begin, end) for token, piece, (begin, end) in parts]
+
+    def piece(self, token: int) -> str:
+        """What the vocabulary calls a token; "" for one that it does not have."""
+        return self._tokenizer.id_to_token(token) or ""
+
+    def decode(self, tokens: list[int], *, keep_special_tokens: bool = False) -> str:
+        """The text of tokens; bytes that are no whole character appear as U+FFFD."""
+        text: str = self._tokenizer.decode(tokens, skip_special_tokens=not keep_special_tokens)
+        return text

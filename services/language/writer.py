@@ -1,0 +1,189 @@
+"""Writer: a model that makes texts: requests to sequences, with everything that is checked before."""
+
+import asyncio
+from collections.abc import Callable
+from collections.abc import Sequence as Tokens
+from dataclasses import dataclass
+
+from services.kit.deadline import Deadline
+from services.kit.errors import InputTooLarge, InvalidField
+from services.kit.inference.manifest import Generation
+from services.language import wishes
+from services.language.sampling import Sampling
+from services.language.scheduler import Scheduler
+from services.language.sequence import Sequence
+from services.language.tokenizer import Tokenizer
+from trivium.language.v1 import language_pb2 as pb
+
+QUICK = 4096  # characters that are cut into tokens without a thread
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """The texts that one request asks for."""
+
+    sequences: list[Sequence]
+    prompt: list[int]  # what the caller gave, with special tokens: the source, where there is an encoder
+    woken: asyncio.Event  # set when one of them has something to say
+
+
+class Writer:
+    """One loaded model.
+
+    Args:
+        default_new_tokens: where a request does not say how many to make.
+    """
+
+    def __init__(
+        self, generation: Generation, tokenizer: Tokenizer, scheduler: Scheduler, default_new_tokens: int
+    ) -> None:
+        self.generation, self.tokenizer, self.scheduler = generation, tokenizer, scheduler
+        self._default_new_tokens = default_new_tokens
+        self._end = frozenset(generation.end)
+
+    async def texts(self, request: pb.GenerateRequest, deadline: Deadline, draw_seed: Callable[[], int]) -> Texts:
+        """What the request asks for, with the tokens that it goes on from taken in.
+
+        Raises:
+            InvalidField: a field out of its range, or tokens that the model does not have.
+            InputTooLarge: more tokens than the model takes.
+        """
+        generation = self.generation
+        wishes.check(request, generation)
+        given = await self._given(request.prompt, request.prompt_token_ids, "prompt")
+        prompt, source = self._placed(given)
+        limit = self._limit(request, len(prompt))
+        seed = request.seed if request.HasField("seed") else draw_seed()
+        woken = asyncio.Event()
+        continued = [list(request.continue_from.generated_token_ids)] + [
+            list(further.ids) for further in request.continue_from.further
+        ]
+        sequences = []
+        for choice in range(request.n if request.HasField("n") else 1):
+            sequence = Sequence(
+                prompt,
+                wishes.sampling_of(request, generation, seed, choice),
+                self.tokenizer,
+                limit=limit,
+                end=self._end,
+                deadline=deadline,
+                source=source,
+                woken=woken,
+                priority=request.priority,
+            )
+            made = continued[choice] if choice < len(continued) else []
+            if len(made) > limit:
+                raise _too_many("continue_from", len(made), limit, "max_new_tokens")
+            sequence.replay(made)
+            sequences.append(sequence)
+        return Texts(sequences, prompt if source is None else source, woken)
+
+    async def scored(self, request: pb.ScoreRequest, deadline: Deadline) -> Sequence:
+        """The text of the request, whose tokens are looked at and not made.
+
+        Raises:
+            InvalidField, InputTooLarge: as of `texts`.
+        """
+        context, source = self._placed(
+            await self._given(request.context, request.context_token_ids, "context", empty=True)
+        )
+        text = await self._given(request.text, request.text_token_ids, "text", special=False)
+        tokens = context + text
+        if len(tokens) > self.generation.max_tokens:
+            raise _too_many("text", len(tokens), self.generation.max_tokens, "context and text together")
+        scored = tokens[max(1, len(context)) :]
+        if not scored:
+            raise InvalidField(
+                "text is one token with nothing before it, which has no probability", field="text", limit="2", value="1"
+            )
+        return Sequence(
+            tokens[:-1],
+            Sampling(alternatives=0),
+            self.tokenizer,
+            limit=0,
+            end=frozenset(),
+            deadline=deadline,
+            source=source,
+            woken=asyncio.Event(),
+            scored=scored,
+        )
+
+    async def encode(self, text: str, field: str) -> list[int]:
+        """The tokens of a text, without special ones.
+
+        Raises:
+            InputTooLarge: so long a text has more tokens than the model takes.
+        """
+        most = self._most(field)
+        fewest = -(-len(text) // self.tokenizer.longest)
+        if fewest > most:
+            raise _too_many(field, fewest, most, f"{len(text)} characters, which is at least so many tokens")
+        if len(text) <= QUICK:
+            return self.tokenizer.encode(text)
+        return await asyncio.to_thread(self.tokenizer.encode, text)
+
+    async def _given(
+        self, text: str, tokens: Tokens[int], field: str, *, empty: bool = False, special: bool = True
+    ) -> list[int]:
+        """What the caller gave as text or as tokens; as text, with the special tokens that the model wants."""
+        if text and tokens:
+            raise InvalidField(
+                f"{field} and {field}_token_ids are both given, and one of them is what the model gets", field=field
+            )
+        if tokens:
+            wishes.check_tokens(f"{field}_token_ids", tokens, self.generation)
+            return list(tokens)
+        encoded = await self.encode(text, field)
+        if special:
+            before, behind = self.special
+            encoded = [*before, *encoded, *behind]
+        if not encoded and not empty:
+            raise InvalidField(f"{field} is empty", field=field, limit="1", value="0")
+        return encoded
+
+    @property
+    def special(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The tokens that the model wants before and behind those of a prompt."""
+        generation = self.generation
+        return ((), generation.source_end) if generation.max_source else (generation.begin, ())
+
+    def _placed(self, given: list[int]) -> tuple[list[int], list[int] | None]:
+        """What the decoder begins with, and what the encoder reads."""
+        generation = self.generation
+        if not generation.max_source:
+            return given, None
+        if len(given) > generation.max_source:
+            raise _too_many("prompt", len(given), generation.max_source, "the source text")
+        if not given:
+            raise InvalidField("the source text is empty", field="prompt", limit="1", value="0")
+        return list(generation.begin), given
+
+    def _limit(self, request: pb.GenerateRequest, prompt: int) -> int:
+        """Tokens to make at most."""
+        most = self.generation.max_tokens
+        if prompt > most:
+            raise _too_many("prompt", prompt, most, "the prompt")
+        if not request.HasField("max_new_tokens"):
+            return min(self._default_new_tokens, most - prompt)
+        if prompt + request.max_new_tokens > most:
+            raise InputTooLarge(
+                f"max_new_tokens is {request.max_new_tokens} after a prompt of {prompt} tokens, and this model takes "
+                f"{most} together",
+                field="max_new_tokens",
+                limit=str(most - prompt),
+                value=str(request.max_new_tokens),
+            )
+        return request.max_new_tokens
+
+    def _most(self, field: str) -> int:
+        reads_source = self.generation.max_source and field != "text"
+        return self.generation.max_source if reads_source else self.generation.max_tokens
+
+
+def _too_many(field: str, tokens: int, limit: int, what: str) -> InputTooLarge:
+    return InputTooLarge(
+        f"{field} has {tokens} tokens ({what}) and this model takes {limit}",
+        field=field,
+        limit=str(limit),
+        value=str(tokens),
+    )
