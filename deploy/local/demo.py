@@ -11,6 +11,11 @@ from trivium.client import DEFAULT_ADDRESS, Client, TriviumCallError
 IMAGES = 4
 LOOKS = (16, 32, 48, 64)  # pixels after which a digit is looked at
 YEARS = 12
+DATES = ("2026年11月25日", "the 25th of November, 2026")
+PHRASE = "Hur länge dröjer det innan tåget kommer?"
+FUNCTION = "def fibonacci(n):\n"
+TOKENS, LINES = 48, 6  # of the function: made, and shown
+LIMIT_S = 5.0  # for one answer
 BARS = "▁▂▃▄▅▆▇█"
 
 Say = Callable[[str], None]
@@ -18,8 +23,8 @@ Say = Callable[[str], None]
 
 def show(address: str, say: Say, services: Path = ROOT / "services") -> None:
     """Sends some samples and says what came out. A failure is said too, and harms nothing; no samples, no words."""
-    with Client(address, timeout_s=5) as client:
-        for part in (_images, _digit, _sunspots):
+    with Client(address, timeout_s=LIMIT_S) as client:
+        for part in (_images, _digit, _sunspots, _dates, _phrase, _function):
             try:
                 part(client, services, say)
             except TriviumCallError as error:
@@ -65,6 +70,39 @@ def _sunspots(client: Client, services: Path, say: Say) -> None:
     years = f"{year + 1}-{year + len(answer.values)}"
     say(f"  sunspots {years}: {answer.model}:{answer.version} says {sparkline(answer.values)}  {numbers}")
     say(f"  try: .venv/bin/trivium forecast {_short(sample)} --column sunspots{_option(client)}")
+
+
+def _dates(client: Client, services: Path, say: Say) -> None:
+    """Days as people write them, as computers do."""
+    if not _has_texts(services, "dates-transformer"):
+        return
+    answers = [client.complete(day, "dates-transformer", timeout_s=LIMIT_S) for day in DATES]
+    said = ", ".join(f"{day} is {answer}" for day, answer in zip(DATES, answers, strict=True))
+    say(f"  {answers[0].model} says {said}")
+    say(f"  try: .venv/bin/trivium generate --model dates-transformer '{DATES[1]}'{_option(client)}")
+
+
+def _phrase(client: Client, services: Path, say: Say) -> None:
+    """Which language a phrase is in."""
+    if not _has_texts(services, "langid-text"):
+        return
+    answer = client.classify_text(PHRASE, "langid-text")
+    say(f"  {PHRASE} {answer.model}:{answer.version} says {answer.label} ({answer.probability:.1%})")
+
+
+def _function(client: Client, services: Path, say: Say) -> None:
+    """How a function goes on."""
+    if not _has_texts(services, "python-gpt"):
+        return
+    answer = client.complete(FUNCTION, "python-gpt", max_new_tokens=TOKENS, stop="\n\n", timeout_s=LIMIT_S)
+    say(f"  {answer.model} goes on with a function, {answer.usage.generated_tokens} tokens:")
+    for line in f"{FUNCTION}{answer}".splitlines()[:LINES]:
+        say(f"    {line}")
+    say(f"  try: printf 'def fibonacci(n):\\n' | .venv/bin/trivium generate --echo -{_option(client)}")
+
+
+def _has_texts(services: Path, model: str) -> bool:
+    return (services / "language" / "bundles" / model).is_dir()
 
 
 def sparkline(values: Iterable[float]) -> str:

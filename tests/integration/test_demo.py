@@ -1,11 +1,13 @@
-"""The demonstration of `make run` against a server that has series and no images."""
+"""The demonstration of `make run` against servers that have a part of what it shows."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from deploy.local.demo import show
+from tests.language_server import LanguageServer
 from tests.sequence_server import SequenceServer
 
 
@@ -46,3 +48,33 @@ def test_a_service_that_is_missing_is_said_and_the_others_are_shown(server: Sequ
     show(server.address, said.append, services)
     assert said[0].startswith("  images: UNIMPLEMENTED")
     assert len(said) == 5
+
+
+@pytest.fixture
+def language() -> Iterator[LanguageServer]:
+    server = LanguageServer()
+    yield server
+    server.stop()
+
+
+def test_it_shows_what_is_made_of_texts(language: LanguageServer, tmp_path: Path) -> None:
+    for model in ("dates-transformer", "langid-text", "python-gpt"):
+        (tmp_path / "language" / "bundles" / model).mkdir(parents=True)
+    said: list[str] = []
+    show(language.address, said.append, tmp_path)
+    dates, try_date, phrase, function, *lines, try_function = said
+    assert re.fullmatch(
+        r"  dates-transformer:1 says 2026年11月25日 is [a-z]{64}, the 25th of November, 2026 is [a-z]{64}", dates
+    )
+    assert try_date.endswith(f"--model dates-transformer 'the 25th of November, 2026' --address {language.address}")
+    assert phrase.endswith("langid-text:1 says upper (75.0%)")
+    assert function == "  python-gpt:1 goes on with a function, 48 tokens:"
+    assert (lines[0], len(lines)) == ("    def fibonacci(n):", 2)
+    assert try_function.startswith(r"  try: printf 'def fibonacci(n):\n' | .venv/bin/trivium generate")
+
+
+def test_without_the_language_service_the_rest_is_shown(server: SequenceServer, services: Path) -> None:
+    (services / "language" / "bundles" / "python-gpt").mkdir(parents=True)
+    said: list[str] = []
+    show(server.address, said.append, services)
+    assert (len(said), said[-1].partition(":")[0]) == (5, "  function")
