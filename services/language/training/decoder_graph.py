@@ -1,0 +1,119 @@
+"""DecoderGraph and EncoderGraph: the networks as the exporter has to see them, with caches and the sampler."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from services.language.training import nodes
+from services.language.training.decoder import Decoder
+from services.language.training.encoder_decoder import EncoderDecoder
+from services.language.training.layers import Attention, CrossAttention, FeedForward, Layer
+from services.language.training.sampler import sampled
+
+
+class DecoderGraph(nn.Module):
+    """One graph for whole prompts, pieces of them and one more token of many texts; they may be mixed in a run."""
+
+    def __init__(self, network: Decoder | EncoderDecoder) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(
+        self,
+        token_ids: Tensor,
+        start: Tensor,
+        out_index: Tensor,
+        sampling: Sequence[Tensor],
+        source: Sequence[Tensor],
+        past: Sequence[Tensor],
+    ) -> tuple[Tensor, ...]:
+        """What `sampled` gives, and the caches with these tokens in them.
+
+        Args:
+            token_ids: int64 [B, T], right-padded.
+            start: int64 [B], the tokens of each row that are in the cache.
+            out_index: int64 [N], which of the B * T positions get a token.
+            sampling: what `sampled` takes.
+            source: empty, or the lengths of the sources, int64 [B], and keys and values of every layer.
+            past: keys and values of every layer, each [B, kv_heads, M, head_dim].
+        """
+        config, positions = self.network.config, self._positions(token_ids, start)
+        x = self.network.tokens(token_ids)
+        if self.network.positions is not None:
+            x = x + self.network.positions(positions)
+        more, present = None, []
+        for index, layer in enumerate(self.network.layers):
+            assert isinstance(layer, Layer)
+            y, x = _normalised(x, more, layer.attention_norm)
+            more, *cache = self._attention(layer.attention, y, positions, start, *past[2 * index : 2 * index + 2])
+            present += cache
+            if layer.cross is not None and layer.cross_norm is not None:
+                y, x = _normalised(x, more, layer.cross_norm)
+                more = _cross(layer.cross, y, source[0], *source[2 * index + 1 : 2 * index + 3])
+            y, x = _normalised(x, more, layer.mlp_norm)
+            more = _feed_forward(layer.mlp, y)
+        x, _ = _normalised(x, more, self.network.norm)
+        rows = torch.index_select(x.reshape(-1, config.width), 0, out_index)
+        return (*sampled(self.network.logits(rows).float(), *sampling), *present)
+
+    def _positions(self, token_ids: Tensor, start: Tensor) -> Tensor:
+        """int64 [B, T]; padding may lie behind the last position there is."""
+        return torch.clamp(
+            start[:, None] + torch.arange(token_ids.shape[1])[None], max=self.network.config.max_tokens - 1
+        )
+
+    def _attention(
+        self, part: Attention, x: Tensor, positions: Tensor, start: Tensor, keys: Tensor, values: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v = part.split(part.qkv(x))
+        if part.query_norm is not None and part.key_norm is not None:
+            q, k = nodes.rms_norm(q, part.query_norm), nodes.rms_norm(k, part.key_norm)
+        if isinstance(self.network, Decoder) and self.network.positions is None:
+            tables = self.network.cosines, self.network.sines
+            q, k = nodes.rotated(q, *tables, positions), nodes.rotated(k, *tables, positions)
+        keys, values = nodes.scattered(keys, k, start), nodes.scattered(values, v, start)
+        return part.output(nodes.attention(q, keys, values, start + x.shape[1], causal=True)), keys, values
+
+
+class EncoderGraph(nn.Module):
+    """Reads sources, and computes what every layer of the decoder looks at in them."""
+
+    def __init__(self, network: EncoderDecoder) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, source: Tensor, source_length: Tensor) -> tuple[Tensor, ...]:
+        """Keys and values of every layer of the decoder, each [B, heads, Ts, head_dim].
+
+        Args:
+            source: int64 [B, Ts], right-padded.
+            source_length: int64 [B], at least 1.
+        """
+        network = self.network
+        x = network.tokens(source) + network.source_positions(torch.arange(source.shape[1]))
+        more = None
+        for layer in network.encoder:
+            assert isinstance(layer, Layer)
+            y, x = _normalised(x, more, layer.attention_norm)
+            q, k, v = layer.attention.split(layer.attention.qkv(y))
+            more = layer.attention.output(nodes.attention(q, k, v, source_length, causal=False))
+            y, x = _normalised(x, more, layer.mlp_norm)
+            more = _feed_forward(layer.mlp, y)
+        x, _ = _normalised(x, more, network.encoder_norm)
+        crosses = [layer.cross for layer in network.layers if isinstance(layer, Layer) and layer.cross is not None]
+        return tuple(part for cross in crosses for part in cross.keys_and_values(x))
+
+
+def _normalised(x: Tensor, more: Tensor | None, norm: nn.RMSNorm | nn.LayerNorm) -> tuple[Tensor, Tensor]:
+    """The norm of the sum so far, and the sum."""
+    return (nodes.first_norm(x, norm), x) if more is None else nodes.added_norm(x, more, norm)
+
+
+def _cross(part: CrossAttention, x: Tensor, length: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    q = part.split(part.query(x))
+    return part.output(nodes.attention(q, keys, values, length, causal=False))  # type: ignore[no-any-return]
+
+
+def _feed_forward(part: FeedForward, x: Tensor) -> Tensor:
+    return part(x)  # type: ignore[no-any-return]

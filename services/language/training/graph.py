@@ -1,0 +1,173 @@
+"""From a network that writes texts to the bytes of its ONNX files.
+
+The decoder's graph takes, B, T, N, A, M and S being any sizes from 1 on:
+
+    token_ids int64 [B, T], start int64 [B], out_index int64 [N]; what the sampler takes, [N] and [A];
+    with an encoder: source_length int64 [B] and cross_k_0, cross_v_0, cross_k_1, ... [B, heads, S, head_dim];
+    past_k_0, past_v_0, past_k_1, ... [B, kv_heads, M, head_dim].
+
+It gives what the sampler does and present_k_0, present_v_0, ..., which may be bound to the memory of past_k_0, ...
+The encoder's graph takes source int64 [B, S] and source_length int64 [B], and gives cross_k_0, cross_v_0, ...
+"""
+
+import copy
+from collections.abc import Sequence
+from typing import Any, Literal, TypeVar
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from services.kit.inference.manifest import Generation
+from services.kit.training.export import _quiet
+from services.language.training import sampler
+from services.language.training.decoder import Decoder
+from services.language.training.decoder_graph import DecoderGraph, EncoderGraph
+from services.language.training.encoder_decoder import EncoderDecoder
+from services.language.training.model_file import finished
+from services.language.training.nodes import OPSET
+
+Network = Decoder | EncoderDecoder
+AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
+Precision = Literal["FP32", "FP16", "BF16"]
+DTYPES: dict[Precision, torch.dtype] = {"FP32": torch.float32, "FP16": torch.float16, "BF16": torch.bfloat16}
+
+
+LARGEST = 2**31 - 2**26  # bytes of an ONNX file's weights: protobuf takes less than 2 GiB, and the graph needs some
+_INTEGERS = {"top_k": torch.int64, "forced": torch.int64}
+
+
+class NotExportableError(Exception):
+    """An ONNX file cannot hold the network."""
+
+
+def to_onnx(network: Network, precision: Precision = "FP32", *, half_file: bool = False) -> bytes:
+    """The decoder as an ONNX file.
+
+    Args:
+        network: its weights are float32; they stay as they are.
+        precision: of weights, products and caches; the sampler computes with float32.
+        half_file: whether the file holds float32 weights as float16 where that loses nothing, as `round_weights` makes
+            sure of; they become float32 when the file is loaded.
+
+    Raises:
+        NotExportableError: the file would be larger than ONNX allows.
+    """
+    graph = DecoderGraph(_in_precision(network, precision))
+    inputs = decoder_inputs(network)
+    return finished(_exported(graph, _example(network, precision), inputs, decoder_outputs(network)), half=half_file)
+
+
+def encoder_to_onnx(network: EncoderDecoder, precision: Precision = "FP32", *, half_file: bool = False) -> bytes:
+    """The encoder as an ONNX file; arguments and errors are those of `to_onnx`."""
+    graph = EncoderGraph(_in_precision(network, precision))
+    model = _exported(graph, (_integers(2, 3), _integers(2)), ["source", "source_length"], _of_layers("cross", network))
+    return finished(model, half=half_file)
+
+
+def decoder_inputs(network: Network) -> list[str]:
+    """The names of the decoder's inputs, in order."""
+    source = ["source_length", *_of_layers("cross", network)] if isinstance(network, EncoderDecoder) else []
+    return ["token_ids", "start", "out_index", *sampler.INPUTS, *source, *_of_layers("past", network)]
+
+
+def decoder_outputs(network: Network) -> list[str]:
+    """The names of the decoder's outputs, in order."""
+    return [*sampler.OUTPUTS, *_of_layers("present", network)]
+
+
+def round_weights(network: Network) -> None:
+    """Rounds the network's weights, in place, to what float16 can say."""
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.copy_(weight.half().float())
+
+
+def describe(
+    network: Network,
+    *,
+    end: Sequence[int],
+    begin: Sequence[int] = (),
+    source_end: Sequence[int] = (),
+    precision: Precision = "FP32",
+    formats: Sequence[str] = (),
+) -> Generation:
+    """What the manifest says of the graphs."""
+    config = network.config
+    return Generation(
+        vocab=config.vocab,
+        layers=config.layers,
+        heads=config.heads,
+        kv_heads=config.kv_heads,
+        head_dim=config.head_dim,
+        max_tokens=config.max_tokens,
+        begin=tuple(begin),
+        end=tuple(end),
+        precision=precision,
+        max_source=network.max_source if isinstance(network, EncoderDecoder) else 0,
+        source_end=tuple(source_end),
+        formats=tuple(formats),
+    )
+
+
+def _exported(
+    graph: nn.Module, example: tuple[Any, ...], inputs: Sequence[str], outputs: Sequence[str]
+) -> onnx.ModelProto:
+    with _quiet():
+        program = torch.onnx.export(
+            graph,
+            example,
+            input_names=list(inputs),
+            output_names=list(outputs),
+            dynamic_shapes=tuple(map(_free, example)),
+            opset_version=OPSET,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+    assert program is not None
+    return program.model_proto
+
+
+def _in_precision(network: AnyNetwork, precision: Precision) -> AnyNetwork:
+    """A copy where numbers change, in evaluation mode."""
+    dtype = DTYPES[precision]
+    bytes_of_weights = sum(weight.numel() for weight in network.parameters()) * dtype.itemsize
+    if bytes_of_weights > LARGEST:
+        raise NotExportableError(
+            f"its weights are {bytes_of_weights / 2**30:.1f} GiB with {precision}, an ONNX file holds less than 2 GiB"
+        )
+    return (network if precision == "FP32" else copy.deepcopy(network).to(dtype)).eval()
+
+
+def _example(network: Network, precision: Precision) -> tuple[Any, ...]:
+    """What the decoder's graph is traced with: every size is another, and every tensor an object of its own."""
+    config, dtype = network.config, DTYPES[precision]
+    rows, adjusted = 5, 4
+    sampling = [
+        *(torch.ones(rows, dtype=_INTEGERS.get(name, torch.float32)) for name in sampler.INPUTS[:-3]),
+        _integers(adjusted, 2),
+        *(torch.ones(adjusted) for _ in range(2)),
+    ]
+    past = [torch.zeros(2, config.kv_heads, 7, config.head_dim, dtype=dtype) for _ in range(2 * config.layers)]
+    source = []
+    if isinstance(network, EncoderDecoder):
+        cross = [torch.zeros(2, config.heads, 6, config.head_dim, dtype=dtype) for _ in range(2 * config.layers)]
+        source = [_integers(2), *cross]
+    return _integers(2, 3), _integers(2), _integers(rows), sampling, source, past
+
+
+def _integers(*shape: int) -> Tensor:
+    return torch.ones(shape, dtype=torch.int64)
+
+
+def _free(example: Tensor | list[Tensor]) -> Any:
+    """Which sizes of an example may be any; those of heads and their numbers may not, nor those of pairs."""
+    if isinstance(example, list):
+        return [_free(tensor) for tensor in example]
+    auto = torch.export.Dim.AUTO
+    return {0: auto, 2: auto} if example.ndim == 4 else {0: auto, 1: auto} if example.shape[1:] == (3,) else {0: auto}
+
+
+def _of_layers(kind: str, network: Network) -> list[str]:
+    return [f"{kind}_{part}_{layer}" for layer in range(network.config.layers) for part in "kv"]

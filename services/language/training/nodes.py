@@ -1,0 +1,99 @@
+"""ONNX's own nodes as torch functions; only an exporter can run them.
+
+A product of matrices that are both computed never gets one row: ONNX Runtime's CPU kernel rounds one row otherwise than
+several, and a text would depend on how it was cut into runs. So attention repeats its first query and drops the answer.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+OPSET = 24
+FUSED = "com.microsoft"  # the domain of ONNX Runtime's own nodes
+
+Attributes = dict[str, int | float | str | bool | Sequence[int] | Sequence[float] | Sequence[str] | Sequence[bool]]
+
+
+def scattered(cache: Tensor, new: Tensor, start: Tensor) -> Tensor:
+    """The cache [B, heads, M, head_dim] with `new` [B, heads, T, head_dim] written from `start` [B] on."""
+    return _node("TensorScatter", [cache, new, start], cache, {"axis": 2, "mode": "linear"})
+
+
+def attention(q: Tensor, keys: Tensor, values: Tensor, lengths: Tensor, *, causal: bool) -> Tensor:
+    """[B, T, heads * head_dim] from queries [B, heads, T, head_dim] and keys and values of at least `lengths` [B].
+
+    Args:
+        lengths: how many keys each row has; where `causal`, its last query is that of the last key.
+    """
+    twice = torch.cat((q[:, :, :1], q), 2)  # in front, as the causal diagonal ends at the row's end
+    y = _node("Attention", [twice, keys, values, None, None, None, lengths], twice, {"is_causal": int(causal)})
+    return y[:, :, 1:].transpose(1, 2).flatten(2)
+
+
+def rms_norm(x: Tensor, norm: nn.RMSNorm) -> Tensor:
+    """The norm over the last dimension."""
+    return _node("RMSNormalization", [x, norm.weight], x, _over_last(norm))
+
+
+def rotated(x: Tensor, cosines: Tensor, sines: Tensor, positions: Tensor) -> Tensor:
+    """[B, heads, T, head_dim] from the same.
+
+    Args:
+        cosines, sines: [positions, head_dim / 2].
+        positions: int64 [B, T].
+    """
+    return _node("RotaryEmbedding", [x, cosines, sines, positions], x, None)
+
+
+def picked(x: Tensor, index: Tensor) -> Tensor:
+    """[A]: the numbers of x [N, M] at `index`, int64 [A, 2]."""
+    return _node("GatherND", [x, index], x, None, shape=index.shape[:1])
+
+
+def replaced(x: Tensor, index: Tensor, new: Tensor) -> Tensor:
+    """x [N, M] with the numbers at `index`, int64 [A, 2], exchanged for `new` [A]."""
+    return _node("ScatterND", [x, index, new], x, None)
+
+
+def first_norm(x: Tensor, norm: nn.RMSNorm | nn.LayerNorm) -> Tensor:
+    """The norm of what no layer has added to yet."""
+    if isinstance(norm, nn.RMSNorm):
+        return rms_norm(x, norm)
+    return _node("LayerNormalization", [x, norm.weight, norm.bias], x, _over_last(norm))
+
+
+def added_norm(x: Tensor, more: Tensor, norm: nn.RMSNorm | nn.LayerNorm) -> tuple[Tensor, Tensor]:
+    """The norm of x + more, and x + more."""
+    inputs = [x, more, norm.weight] if isinstance(norm, nn.RMSNorm) else [x, more, norm.weight, norm.bias]
+    name = "SkipSimplifiedLayerNormalization" if isinstance(norm, nn.RMSNorm) else "SkipLayerNormalization"
+    normalised, _, _, total = torch.onnx.ops.symbolic_multi_out(
+        f"{FUSED}::{name}",
+        inputs,
+        {"epsilon": _epsilon(norm)},
+        dtypes=[x.dtype, torch.float32, torch.float32, x.dtype],
+        shapes=[x.shape, (*x.shape[:-1], 1), (*x.shape[:-1], 1), x.shape],
+        version=1,
+    )
+    return normalised, total
+
+
+def _over_last(norm: nn.RMSNorm | nn.LayerNorm) -> Attributes:
+    return {"axis": -1, "epsilon": _epsilon(norm)}
+
+
+def _epsilon(norm: nn.RMSNorm | nn.LayerNorm) -> float:
+    return float(norm.eps if norm.eps is not None else torch.finfo(torch.float32).eps)
+
+
+def _node(
+    name: str,
+    inputs: Sequence[Tensor | None],
+    like: Tensor,
+    attributes: Attributes | None,
+    shape: Sequence[int | torch.SymInt] | None = None,
+) -> Tensor:
+    """A node that gives one tensor like `like`, or of another shape."""
+    return torch.onnx.ops.symbolic(
+        f"::{name}", inputs, attributes, dtype=like.dtype, shape=like.shape if shape is None else shape, version=OPSET
+    )
