@@ -144,13 +144,16 @@ class Lane:
         await self._answers.put(data)
         if not sent:
             return
-        request = next((one for one in sent if one.id == request_id), sent[0])
-        request.begun = True
+        answered = [one for one in sent if one.id == request_id] or sent[:1]
+        last = bool(answer.error_message) or FINAL not in parameters or parameters[FINAL].bool_param
+        if not last or any(request.begun for request in answered):
+            for request in answered:  # which of those that share an id it is, nobody can tell
+                request.begun = True
         self._tried.clear()
-        if answer.error_message or FINAL not in parameters or parameters[FINAL].bool_param:
+        if last:
             self._dispatch.outliers.succeeded(endpoint)
             self._dispatch.count(endpoint.service, code_pb2.OK)
-            self._finish(request)
+            self._finish(answered[0])
 
     async def _failed(self, endpoint: Endpoint, failure: CallFailed) -> None:
         """Leaves pending what may go to another instance; the rest gets the failure."""

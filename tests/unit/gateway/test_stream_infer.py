@@ -137,6 +137,128 @@ async def test_a_request_that_has_half_its_answers_is_not_begun_again() -> None:
     assert [one[:2] for one in found if one[0] == "b"] == [("b", "good"), ("b", "good")]
 
 
+def writing(name: str, *, breaks_after: int = 0) -> tuple[Endpoint, "asyncio.Queue[str | None]"]:
+    """An endpoint that writes the texts that its requests ask for side by side, a token when the test says so.
+
+    Each id put into the queue sends one more token of that request's text; "ID." sends an empty last answer.
+    """
+    made = endpoint(name, model("words"))
+    told: asyncio.Queue[str | None] = asyncio.Queue()
+
+    async def follow(requests: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+        got = asyncio.Event()
+
+        async def read() -> None:
+            async for data in requests:
+                fake(made).streamed.append(oip.ModelInferRequest.FromString(data).id)
+                got.set()
+            told.put_nowait(None)
+
+        reading = asyncio.create_task(read())
+        answered = 0
+        try:
+            while (sent := await told.get()) is not None:
+                while sent.removesuffix(".") not in fake(made).streamed:
+                    got.clear()
+                    await got.wait()
+                answered += 1
+                yield answer(sent.removesuffix("."), name, final=sent.endswith("."))
+                if answered == breaks_after:
+                    raise broken()
+        finally:
+            reading.cancel()
+
+    fake(made).follow = follow
+    return made, told
+
+
+class Writing:
+    """One caller of texts by ModelStreamInfer."""
+
+    def __init__(self, *endpoints: Endpoint, window: int = 64) -> None:
+        self.gateway = Gateway(list(endpoints))
+        method = StreamInfer(self.gateway.routes, self.gateway.dispatch, self.gateway.infer, StreamSettings(window))
+        self.requests: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self.answers = method.stream(self._messages(), Call(STREAM_INFER, Deadline()))
+
+    async def _messages(self) -> AsyncIterator[bytes]:
+        while (data := await self.requests.get()) is not None:
+            yield data
+
+    def ask(self, *ids: str) -> None:
+        """Asks for one text for each id."""
+        for request_id in ids:
+            self.requests.put_nowait(request(request_id, "words"))
+
+    async def next(self) -> tuple[str, bool | str]:
+        """Id of the next answer, and whether it is the last one, or the error."""
+        async with asyncio.timeout(5):
+            response = oip.ModelStreamInferResponse.FromString(await anext(self.answers))
+        final = response.infer_response.parameters["triton_final_response"].bool_param
+        return response.infer_response.id, response.error_message or final
+
+    async def end(self) -> None:
+        """The caller has no more requests, and has every answer."""
+        self.requests.put_nowait(None)
+        async with asyncio.timeout(5):
+            assert [data async for data in self.answers] == []
+        await self.gateway.close()
+
+
+async def test_texts_are_written_side_by_side_and_end_with_an_empty_last_answer() -> None:
+    one, told = writing("one")
+    caller = Writing(one)
+    caller.ask("a", "b")
+    for sent in ("a", "b", "b", "a", "b.", "a", "a."):
+        told.put_nowait(sent)
+        assert await caller.next() == (sent.removesuffix("."), sent.endswith("."))
+    await caller.end()
+    assert one.in_flight == 0
+
+
+async def test_a_text_under_way_holds_one_place_of_the_window_and_nothing_else() -> None:
+    one, told = writing("one")
+    caller = Writing(one, window=2)
+    caller.ask("long", "b", "c", "d")
+    for short in ("b", "c", "d"):
+        told.put_nowait("long")
+        assert await caller.next() == ("long", False)
+        told.put_nowait(f"{short}.")
+        assert await caller.next() == (short, True)
+    told.put_nowait("long.")
+    assert await caller.next() == ("long", True)
+    await caller.end()
+
+
+async def test_a_text_that_has_begun_gets_an_error_when_its_instance_dies_and_one_that_has_not_goes_elsewhere() -> None:
+    bad, told = writing("bad", breaks_after=1)
+    good, more = writing("good")
+    caller = Writing(first(bad), good)
+    caller.ask("a", "b")
+    told.put_nowait("a")
+    assert await caller.next() == ("a", False)
+    failed = await caller.next()
+    assert (failed[0], "connection to bad failed" in str(failed[1])) == ("a", True)
+    more.put_nowait("b.")
+    assert await caller.next() == ("b", True)
+    await caller.end()
+
+
+async def test_of_texts_that_share_an_id_none_is_begun_again_when_one_of_them_has_begun() -> None:
+    bad, told = writing("bad", breaks_after=2)
+    good, more = writing("good")
+    caller = Writing(first(bad), good)
+    caller.ask("", "", "c")
+    for sent in ("", "."):  # of which of the two, nobody can tell
+        told.put_nowait(sent)
+        assert await caller.next() == ("", sent == ".")
+    assert "failed" in str((await caller.next())[1])
+    more.put_nowait("c.")
+    assert await caller.next() == ("c", True)
+    assert fake(good).streamed == ["c"]
+    await caller.end()
+
+
 async def test_without_another_instance_every_unanswered_message_gets_an_error() -> None:
     found = await ask([serving("bad", breaks_after=1)], [request(str(number)) for number in range(4)])
     assert sorted(one[0] for one in found) == ["0", "1", "2", "3"]
