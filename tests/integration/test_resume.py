@@ -1,15 +1,22 @@
-"""Track streams through the gateway while the instances and the versions of a bundle come and go."""
+"""Track streams while instances, the versions of a bundle, and gateways come and go."""
 
 import asyncio
+import contextlib
+import itertools
+import math
 import shutil
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import grpc
+import pytest
+from google.rpc import code_pb2
 
+from services.kit.deadline import Deadline
 from services.kit.inference.bundle import Bundle
+from services.kit.transport.upstream import CallFailed, Upstream, UpstreamSettings
 from tests.harness import OPTIONS, Suite, serving
 from trivium.sequence.v1 import sequence_pb2 as pb
 
@@ -46,3 +53,60 @@ async def test_a_message_that_was_answered_in_part_is_answered_to_its_end_by_the
             found += [answer async for answer in answers]
             assert found == expected
             assert ("trivium-attempts", "2") in tuple(await call.trailing_metadata())
+
+
+async def track(
+    upstream: Upstream, messages: Sequence[Sequence[float]], *, state: bytes = b"", stays: bool = False
+) -> AsyncIterator[pb.TrackResponse]:
+    """The answers to the messages, which are sent at once, of a stream that begins with that state.
+
+    Args:
+        stays: the caller does not end the stream.
+    """
+
+    async def requests() -> AsyncIterator[bytes]:
+        yield pb.TrackRequest(model="gru", resume_state=state, return_state=True).SerializeToString()
+        for values in messages:
+            yield pb.TrackRequest(values=values).SerializeToString()
+        if stays:
+            await asyncio.Event().wait()
+
+    async with contextlib.aclosing(upstream.stream(TRACK, requests(), (), Deadline.after(30), [])) as answers:
+        async for data in answers:
+            answer = pb.TrackResponse.FromString(data)
+            answer.ClearField("model")  # each stream tells it once
+            yield answer
+
+
+async def test_a_stream_whose_gateway_died_goes_on_through_another_one_to_the_bit_with_the_state_that_its_caller_has(
+    recurrent_bundles: dict[str, Bundle], tmp_path: Path
+) -> None:
+    steps = [(math.sin(number), math.cos(3 * number)) for number in range(30)]
+    cuts = [0, 1, 8, 10, 23, 30]  # into messages
+    messages = [[value for step in steps[a:b] for value in step] for a, b in itertools.pairwise(cuts)]
+    got = [1, 5, 8, 9, 10, 22, 23, 29]  # answers that a caller has when its gateway dies
+
+    async with Suite.open(tmp_path) as suite:
+        folder = recurrent_bundles["gru"].path.parents[1]
+        first, second, _ = await asyncio.gather(
+            suite.start_gateway("first"),
+            suite.start_gateway("second"),
+            suite.start("sequence", "one", BUNDLES_DIR=folder),
+        )
+        await asyncio.gather(*(serving(gateway.address, "model/gru/1") for gateway in (first, second)))
+        one, two = (Upstream(gateway.address, UpstreamSettings()) for gateway in (first, second))
+        unbroken = [answer async for answer in track(two, messages)]
+        assert [bool(answer.state) for answer in unbroken] == [step in cuts for step in range(1, 31)]
+
+        streams = [track(one, messages[: sum(cut < count for cut in cuts[:-1])], stays=True) for count in got]
+        found = [[await anext(stream) for _ in range(count)] for stream, count in zip(streams, got, strict=True)]
+        first.kill()
+        for stream, answers in zip(streams, found, strict=True):
+            with pytest.raises(CallFailed) as raised:
+                [answer async for answer in stream]
+            assert raised.value.status.code == code_pb2.UNAVAILABLE
+            had = max(answer.step for answer in answers if answer.state)  # those after it are asked for again
+            state = answers[had - 1].state
+            rest = [answer async for answer in track(two, messages[cuts.index(had) :], state=state)]
+            assert [a.SerializeToString() for a in answers[:had] + rest] == [a.SerializeToString() for a in unbroken]
+        await asyncio.gather(one.close(), two.close())
