@@ -5,8 +5,10 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto, MethodOptions
 
 from gateway.addressing import OIP, TABLE, TYPED, VERSIONED
 from gateway.methods import ANY, Methods, undescribed
+from gateway.resume.generate import SERVICE
 from inference import grpc_service_pb2 as oip
 from tests.unit.gateway.fakes import CLASSIFY, STREAM, VISION
+from trivium.language.v1 import language_pb2
 
 
 def echo(*, field: str = "model", package: str = "trivium.echo.v1", imports: str = "") -> FileDescriptorProto:
@@ -32,6 +34,16 @@ def test_typed_methods_are_routed_by_their_package_and_their_first_field() -> No
     assert (classify.service, classify.address, classify.safe) == (VISION, TYPED, True)
     assert (classify.request_streaming, classify.response_streaming) == (False, False)
     assert (stream.request_streaming, stream.response_streaming) == (True, True)
+
+
+def test_every_method_of_the_language_service_is_found_by_its_first_field_and_one_goes_on_elsewhere() -> None:
+    methods = Methods.shipped()
+    service = language_pb2.DESCRIPTOR.services_by_name["LanguageService"]
+    found = {name: methods.find(f"/{service.full_name}/{name}") for name in service.methods_by_name}
+    assert {(rpc.service, rpc.address, rpc.safe) for rpc in found.values() if rpc} == {(SERVICE, TYPED, True)}
+    assert [name for name, rpc in found.items() if rpc and rpc.resumable] == ["Generate"]
+    assert [name for name, rpc in found.items() if rpc and rpc.response_streaming] == ["Generate"]
+    assert not any(rpc is None or rpc.request_streaming for rpc in found.values())
 
 
 def test_every_method_of_the_open_inference_protocol_is_in_the_table_with_its_own_fields() -> None:

@@ -186,6 +186,22 @@ def test_what_has_begun_is_pinned_to_its_bundle() -> None:
     assert names(found.pinned(VISION, Pin("digits", 1, ""))) == {"foreign"}
 
 
+def test_a_bundle_is_the_same_where_its_known_answers_are_other_bits() -> None:
+    one, alike = (endpoint(name, model(digest="d1", answers="a1")) for name in ("one", "alike"))
+    other, silent = endpoint("other", model(digest="d1", answers="a2")), endpoint("silent", model(digest="d1"))
+    pin = Pin.said(one, "digits:1")
+    assert pin == Pin("digits", 1, "d1")
+    assert names(routes(one, alike, other, silent).pinned(VISION, pin)) == {"one", "alike", "other", "silent"}
+    assert [pin.alike(found) for found in (one, alike, other, silent)] == [True, True, False, False]
+    assert [pin.computed(other).alike(found) for found in (one, other)] == [False, True]
+    assert all(pin.computed(silent).alike(found) for found in (one, other, silent))
+
+
+@pytest.mark.parametrize("said", ["", "digits", "digits:", "digits:x", ":1", "digits:0"])
+def test_what_is_no_name_and_version_pins_nothing(said: str) -> None:
+    assert Pin.said(OLD, said) is None
+
+
 def test_a_route_says_whether_its_version_keeps_state() -> None:
     mixed = endpoint("mixed", model(version=1, stateful=True), model(version=2))
     found = routes(mixed, endpoint("plain", model("shapes")))
