@@ -120,7 +120,7 @@ class Scheduler:
 
     def _admit(self, sequences: list[Sequence], now: float) -> None:
         waiting = len(self._waiting)
-        if waiting + len(sequences) > self._settings.max_queue and waiting:
+        if self._ahead(len(sequences)) > self._settings.max_queue:
             raise Overloaded(
                 f"{waiting} texts wait for this model and the limit is {self._settings.max_queue}",
                 retry_after_s=self._wait_s(1),
@@ -140,9 +140,11 @@ class Scheduler:
 
     def _wait_s(self, more: int) -> float:
         """Estimated seconds until so many more texts have begun; 0 while there are slots."""
-        slots = self._settings.max_texts
-        ahead = len(self._batch.rows) + len(self._waiting) + more - slots
-        return max(0, ahead) * self._taken_s / slots
+        return max(0, self._ahead(more)) * self._taken_s / self._settings.max_texts
+
+    def _ahead(self, more: int) -> int:
+        """Texts without a slot, if so many more were accepted; negative while slots are free."""
+        return len(self._batch.rows) + len(self._waiting) + more - self._settings.max_texts
 
     async def _close(self) -> None:
         self._closed = True

@@ -1,0 +1,176 @@
+import asyncio
+import random
+
+from services.kit.deadline import Deadline
+from services.language.batch import Batch, News
+from services.language.prefixes import BLOCK
+from services.language.sampling import Sampling
+from services.language.sequence import Sequence
+from tests.unit.language.fakes import FakeRuns, FakeTokenizer, batch, written
+
+
+def sequence(prompt: list[int], limit: int = 10, **wishes: object) -> Sequence:
+    return Sequence(
+        prompt,
+        Sampling(**wishes),  # type: ignore[arg-type]
+        FakeTokenizer(),  # type: ignore[arg-type]
+        limit=limit,
+        end=frozenset({96}),
+        deadline=Deadline(),
+        woken=asyncio.Event(),
+    )
+
+
+def turn(work: Batch, budget: int = 512) -> list[News]:
+    """One step: reads, writes, lets out what has ended."""
+    news = []
+    for prefill in (True, False):
+        made = work.prefill(budget) if prefill else work.decode()
+        news += made
+        for one in made:
+            if one.finish is not None:
+                work.remove(one.sequence)
+    return news
+
+
+def finish(work: Batch, budget: int = 512) -> None:
+    for _ in range(1000):
+        if not work.rows:
+            return
+        turn(work, budget)
+    raise AssertionError("it does not end")
+
+
+def expected(prompt: list[int], limit: int) -> list[int]:
+    tokens = written(prompt, limit)
+    return tokens[: tokens.index(96) + 1] if 96 in tokens else tokens
+
+
+def prompts(count: int, longest: int = 60) -> list[list[int]]:
+    source = random.Random(3)
+    return [[source.randrange(90) for _ in range(source.randrange(1, longest))] for _ in range(count)]
+
+
+def test_texts_that_join_and_leave_at_any_step_are_what_they_are_alone() -> None:
+    for budget in (1, 7, 64, 512):
+        work, source = batch(FakeRuns()), random.Random(budget)
+        waiting = [(prompt, sequence(prompt, source.randrange(1, 40))) for prompt in prompts(40)]
+        texts = list(waiting)
+        while waiting or work.rows:
+            while waiting and len(work.rows) < 8 and source.random() < 0.6:
+                work.join(waiting.pop()[1])
+            turn(work, budget)
+        assert all(text.made == expected(prompt, text.limit) for prompt, text in texts)
+
+
+def test_prompts_that_wait_are_read_side_by_side() -> None:
+    runs = FakeRuns()
+    work = batch(runs)
+    for prompt in prompts(5):
+        work.join(sequence(prompt))
+    turn(work)
+    assert runs.runs[0][:2] == (0, 5)
+    assert all(row.made for row in work.rows)
+
+
+def test_a_long_prompt_is_read_in_pieces_between_the_steps_of_others() -> None:
+    runs = FakeRuns()
+    work = batch(runs)
+    short, long = sequence([1, 2], 30), sequence(list(range(60)))
+    work.join(short)
+    turn(work)
+    work.join(long)
+    for _ in range(4):
+        before = len(short.made)
+        turn(work, budget=16)
+        assert len(short.made) == before + 1
+    assert long.made[:1] == written(list(range(60)), 1)
+    assert max(steps for _, _, steps in runs.runs[2:]) <= 16
+
+
+def test_a_run_reads_no_more_tokens_than_its_budget() -> None:
+    runs = FakeRuns()
+    work = batch(runs)
+    for prompt in prompts(8):
+        work.join(sequence(prompt))
+    finish(work, budget=32)
+    assert max(rows * steps for _, rows, steps in runs.runs if steps > 1) <= 32
+
+
+def test_no_run_writes_behind_the_longest_text() -> None:
+    work = batch(FakeRuns())
+    work.join(sequence([5] * 120, 8))
+    work.join(sequence([6] * 30, 98))
+    finish(work, budget=100)  # FakeRuns looks at the room
+
+
+def test_a_beginning_that_was_read_before_is_not_read_again() -> None:
+    runs = FakeRuns()
+    work = batch(runs, prefix_bytes=1 << 20)
+    prompt = list(range(50))
+    work.join(sequence(prompt))
+    finish(work)
+    runs.runs.clear()
+    again = sequence([*prompt, 3], 20)
+    assert work.join(again) == 3 * BLOCK
+    finish(work)
+    assert runs.runs[0][2] == len(prompt) + 1 - 3 * BLOCK
+    assert again.made == expected([*prompt, 3], 20)
+
+
+def test_what_another_process_made_is_taken_in_and_gone_on_with() -> None:
+    prompt = [4, 5, 6]
+    whole = expected(prompt, 30)
+    for cut in range(len(whole) + 1):
+        text = sequence(prompt, 30)
+        text.replay(whole[:cut])
+        work = batch(FakeRuns())
+        if text.finish is None:
+            work.join(text)
+        finish(work)
+        assert text.made == whole
+
+
+def test_a_text_ends_where_its_model_ends_it() -> None:
+    prompt = next(prompt for prompt in prompts(500) if 96 in written(prompt, 12)[1:])
+    text = sequence(prompt, 12)
+    work = batch(FakeRuns())
+    work.join(text)
+    finish(work)
+    assert (text.finish, text.made[-1]) == ("stop", 96)
+    on = sequence(prompt, 12, ignore_eos=True)
+    work.join(on)
+    finish(work)
+    assert (on.finish, len(on.made)) == ("length", 12)
+
+
+def test_tokens_that_are_given_get_their_log_probabilities() -> None:
+    tokens = list(range(40))
+    text = Sequence(
+        tokens[:-1],
+        Sampling(alternatives=0),
+        FakeTokenizer(),  # type: ignore[arg-type]
+        limit=0,
+        end=frozenset(),
+        deadline=Deadline(),
+        woken=asyncio.Event(),
+        scored=tokens[10:],
+    )
+    work = batch(FakeRuns())
+    work.join(sequence([1, 2]))
+    work.join(text)
+    chosen = []
+    while text in work.rows:
+        chosen += [one.chosen[0] for one in turn(work, budget=16) if one.sequence is text]
+    assert [one.token for one in chosen] == tokens[10:]
+    assert [one.logprob for one in chosen] == [-float(token) for token in tokens[10:]]
+
+
+def test_alternatives_come_best_first() -> None:
+    text = sequence([1], 1, alternatives=2)
+    work = batch(FakeRuns())
+    work.join(text)
+    (news,) = turn(work)
+    token = text.made[0]
+    assert [found for found, _ in news.chosen[0].alternatives] == sorted((token, (token + 1) % 97))
+    assert news.chosen[0].logprob == -float(token)

@@ -1,0 +1,66 @@
+import numpy as np
+import pytest
+
+from services.kit.inference.bundle import Array
+from services.language.cache import Cache
+
+HEADS, WIDTH, BLOCKS = 3, 2, 4
+
+
+@pytest.fixture
+def cache() -> Cache:
+    return Cache(BLOCKS, HEADS, WIDTH, capacity=8 * 64, longest=50, dtype="float32", smallest=4)
+
+
+def values(seed: int, tokens: int) -> Array:
+    return np.random.default_rng(seed).normal(size=(BLOCKS, HEADS, tokens, WIDTH)).astype(np.float32)
+
+
+def test_rows_keep_what_they_have_when_the_room_changes(cache: Cache) -> None:
+    used = [3, 1, 0, 4]
+    rows = [values(row, count) for row, count in enumerate(used)]
+    for row, content in enumerate(rows):
+        cache.write(row, 0, content)
+    for needed in (5, 9, 40, 50, 12, 4, 33, 1):
+        cache.settle(needed, used)
+        assert cache.size >= max(needed, *used)
+        for row, content in enumerate(rows):
+            assert np.array_equal(cache.read(row, 0, used[row]), content)
+
+
+def test_the_room_grows_at_once_and_shrinks_late(cache: Cache) -> None:
+    cache.settle(5, [])
+    assert cache.size == 8
+    cache.settle(17, [])
+    assert cache.size == 32
+    cache.settle(9, [])
+    assert cache.size == 32
+    cache.settle(8, [])
+    assert cache.size == 8
+
+
+def test_the_largest_room_is_what_a_text_may_have(cache: Cache) -> None:
+    assert [cache.room(tokens) for tokens in (1, 4, 5, 33, 50)] == [4, 4, 8, 50, 50]
+
+
+def test_a_row_moves(cache: Cache) -> None:
+    content = values(1, 4)
+    cache.write(3, 0, content)
+    cache.move(3, 1, 4)
+    assert np.array_equal(cache.read(1, 0, 4), content)
+
+
+def test_memory_that_is_reserved_is_not_exceeded(cache: Cache) -> None:
+    assert cache.fits(8, 50)
+    assert not cache.fits(12, 50)
+    assert cache.fits(12, 30)
+
+
+def test_there_is_always_memory_for_one_text() -> None:
+    assert Cache(2, 1, 1, capacity=1, longest=50, dtype="float32").fits(1, 50)
+
+
+def test_addresses_are_those_of_the_rows(cache: Cache) -> None:
+    cache.settle(8, [])
+    distances = {second - first for first, second in zip(cache.addresses(0), cache.addresses(2), strict=True)}
+    assert distances == {2 * HEADS * 8 * WIDTH * 4}
