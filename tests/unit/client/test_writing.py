@@ -86,7 +86,7 @@ def test_a_text_that_breaks_off_is_summed_up_too(
     with pytest.raises(type(error)), written() as shown:  # noqa: PT012
         shown.show(piece("ab", echoed=1))
         raise error
-    assert capsys.readouterr() == ("ab\n", f"letters:1  1 tokens, 2 tokens/s, {reason}, seed 7\n")
+    assert capsys.readouterr() == ("ab\n", f"letters:1  1 token, 2 tokens/s, {reason}, seed 7\n")
 
 
 def test_what_breaks_off_before_its_first_piece_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:

@@ -93,6 +93,7 @@ class Documented:
 def summary(text: Completion, reason: str, tokens_per_s: float) -> str:
     """A text in one line, without its words."""
     ended = f"stop {quoted(text.stop_string)}" if text.stop_string else reason
-    said = [f"{len(text.token_ids) - text.echoed} tokens", f"{tokens_per_s:.0f} tokens/s", ended]
+    made = len(text.token_ids) - text.echoed
+    said = [f"{made} token{'s' if made != 1 else ''}", f"{tokens_per_s:.0f} tokens/s", ended]
     said += [] if text.seed is None else [f"seed {text.seed}"]
     return f"{text.model}  {', '.join(said)}"
