@@ -23,6 +23,7 @@ from services.language.writer import Writer
 from trivium.language.v1 import language_pb2 as pb
 
 DEFAULT_TOP_K = 5
+NOTHING_COMPUTED = Output({}, 0.0, 0.0, 0)
 SEED_BITS = 64
 
 
@@ -104,7 +105,8 @@ class LanguageServicer:
 
     async def tokenize(self, request: pb.TokenizeRequest, call: Call) -> pb.TokenizeResponse:
         """The tokens of a text."""
-        _, writer = self._writer(request.model, "tokens")
+        model, writer = self._writer(request.model, "tokens")
+        model.report(NOTHING_COMPUTED, call)
         with call.timed("encode"):
             await writer.encode(request.text, "text")  # within what the model takes
             tokens = writer.tokenizer.tokens(request.text)
@@ -121,7 +123,8 @@ class LanguageServicer:
 
     async def detokenize(self, request: pb.DetokenizeRequest, call: Call) -> pb.DetokenizeResponse:
         """The text of tokens."""
-        _, writer = self._writer(request.model, "tokens")
+        model, writer = self._writer(request.model, "tokens")
+        model.report(NOTHING_COMPUTED, call)
         with call.timed("encode"):
             wishes.check_tokens("token_ids", request.token_ids, writer.generation)
             keep = request.keep_special_tokens
