@@ -57,7 +57,9 @@ class SequenceServicer:
         with call.timed("encode"):
             return pb.ForecastResponse(values=pipeline.forecast(said, horizon))
 
-    async def track(self, requests: AsyncIterator[pb.TrackRequest], call: Call) -> AsyncIterator[pb.TrackResponse]:
+    async def track(
+        self, requests: AsyncIterator[pb.TrackRequest], call: Call
+    ) -> AsyncIterator[pb.TrackResponse | bytes]:
         """Answers every step as it comes."""
         call.stage = "stream"
         first = await self._leaving.next(requests)
@@ -71,9 +73,9 @@ class SequenceServicer:
         try:
             async with contextlib.aclosing(windows):
                 async for window in windows:
-                    for answer in stream.answers(window):
+                    for step, answer in stream.answers(window):
                         yield answer
-                        stream.answered = answer.step
+                        stream.answered = step
         except TriviumError as error:
             error.metadata.setdefault("step", str(stream.answered))
             raise

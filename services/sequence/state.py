@@ -37,8 +37,12 @@ class StreamState:
 
     def packed(self, digest: bytes) -> bytes:
         """The state as bytes, for a stream of the bundle with that digest."""
+        return b"".join(self.parts(digest))
+
+    def parts(self, digest: bytes) -> tuple[bytes, memoryview, bytes]:
+        """The same bytes in three parts, of which the one with the numbers is no copy."""
         header, numbers = HEADER.pack(MAGIC, FORMAT, digest, self.step), self.values.astype(FLOAT32, copy=False).data
-        return b"".join((header, numbers, CHECKSUM.pack(zlib.crc32(numbers, zlib.crc32(header)))))
+        return header, numbers, CHECKSUM.pack(zlib.crc32(numbers, zlib.crc32(header)))
 
 
 def unpacked(data: bytes, digest: bytes, width: int, field: str) -> StreamState:

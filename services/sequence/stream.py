@@ -14,6 +14,7 @@ from services.kit.errors import InputTooLarge, InvalidField
 from services.kit.inference import ranking
 from services.kit.inference.bundle import Array
 from services.kit.inference.job import Output
+from services.kit.wire import with_field
 from services.sequence.pipeline import Pipeline
 from services.sequence.recurrent import SequenceModel, advance
 from services.sequence.settings import SeriesSettings
@@ -21,6 +22,7 @@ from services.sequence.state import StreamState, unpacked
 from trivium.sequence.v1 import sequence_pb2 as pb
 
 DEFAULT_TOP_K = 1
+STATE = pb.TrackResponse.STATE_FIELD_NUMBER
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,14 +89,15 @@ class Stream:
                     async for output in outputs:
                         yield Window(output, StreamState(state.step, state.values), state.step == last)
 
-    def answers(self, window: Window) -> Iterator[pb.TrackResponse]:
-        """The answer to each step of a window, in order."""
+    def answers(self, window: Window) -> Iterator[tuple[int, pb.TrackResponse | bytes]]:
+        """Each step of a window and the answer to it, in order; one that brings the state as bytes."""
         self._add(window.output)
         for said in self._pipeline.said(window.output.arrays):
             answer = self._answer(said)
             if self._return_state and window.ends_message and answer.step == window.state.step:
-                answer.state = window.state.packed(self._digest)
-            yield answer
+                yield answer.step, with_field(answer, STATE, window.state.parts(self._digest))
+            else:
+                yield answer.step, answer
 
     def report(self, call: Call) -> None:
         """Tells the call's trailers, stage times and log line what the stream cost, and how many steps it answered."""

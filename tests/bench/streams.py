@@ -24,12 +24,13 @@ from services.kit.inference.engine import Engine, EngineSettings
 from services.kit.inference.loading import ModelsSettings, batched
 from services.kit.inference.models import Models
 from services.kit.telemetry import LogSettings, configure_logs
+from services.kit.wire import with_field
 from services.sequence.pipeline import Pipeline
 from services.sequence.recurrent import runner_of
 from services.sequence.servicer import COMPUTED_AHEAD, READ_AHEAD
 from services.sequence.settings import SeriesSettings
 from services.sequence.state import StreamState
-from services.sequence.stream import Stream
+from services.sequence.stream import STATE, Stream
 from tests.bench import results
 from tests.bench.cores import Cores
 from tests.bench.facts import Facts
@@ -136,6 +137,11 @@ def over(channel: grpc.aio.Channel, model: str) -> StreamOf:
     return stream
 
 
+def encoded(answer: pb.TrackResponse | bytes) -> bytes:
+    """As it goes out."""
+    return answer if isinstance(answer, bytes) else answer.SerializeToString()
+
+
 def inside(model: Any) -> StreamOf:
     """A stream in the service's own code, without a transport."""
 
@@ -151,7 +157,7 @@ def inside(model: Any) -> StreamOf:
         own = Stream(model, model.pipeline, first, SeriesSettings())
         series = ahead(own.series(messages()), READ_AHEAD)
         async for window in ahead(own.windows(series, Deadline()), COMPUTED_AHEAD):
-            count(sum(bool(answer.SerializeToString()) for answer in own.answers(window)))
+            count(sum(bool(encoded(answer)) for _, answer in own.answers(window)))
 
     return stream
 
@@ -173,8 +179,7 @@ def handing_out_s(bundle: Bundle) -> float:
     started = time.perf_counter()
     for _ in range(100):
         for state, answer in zip(states, answers, strict=True):
-            answer.state = state.packed(digest)
-            answer.SerializeToString()
+            with_field(answer, STATE, state.parts(digest))
     return (time.perf_counter() - started) / 100
 
 

@@ -15,7 +15,8 @@ from trivium.common.v1 import options_pb2
 
 
 class Servicer(Protocol):
-    """An object with one coroutine function, or async generator, per rpc, named in snake_case.
+    """An object with one coroutine function, or async generator, per rpc, named in snake_case; it gives messages or
+    their bytes.
 
     unary -> unary: `async def f(self, request, call) -> response`; unary -> stream: an async generator of the same
     arguments; where the caller streams, the first argument is an async iterator of requests.
@@ -102,7 +103,8 @@ def _method(path: str, found: MethodDescriptor, handler: Callable[[Any, Call], A
 
 
 def _serialize(message: Any) -> bytes:
-    data: bytes = message.SerializeToString()
+    """Of a message, or of one that its handler has serialized itself."""
+    data: bytes = message if isinstance(message, bytes) else message.SerializeToString()
     return data
 
 

@@ -69,7 +69,11 @@ async def stream(*requests: pb.TrackRequest) -> AsyncIterator[pb.TrackRequest]:
 async def tracked(
     servicer: SequenceServicer, *requests: pb.TrackRequest, this: Call | None = None
 ) -> list[pb.TrackResponse]:
-    return [answer async for answer in servicer.track(stream(*requests), this or call())]
+    return [decoded(answer) async for answer in servicer.track(stream(*requests), this or call())]
+
+
+def decoded(answer: pb.TrackResponse | bytes) -> pb.TrackResponse:
+    return pb.TrackResponse.FromString(answer) if isinstance(answer, bytes) else answer
 
 
 async def failure(
@@ -79,7 +83,7 @@ async def failure(
     answers = []
     try:
         async for answer in servicer.track(stream(*requests), this or call()):
-            answers.append(answer)
+            answers.append(decoded(answer))
     except TriviumError as error:
         return answers, error
     raise AssertionError("the stream ended well")
@@ -361,7 +365,7 @@ async def test_a_failed_engine_ends_the_stream_with_the_last_step(
     caller, answers = Caller(), []
     caller.send(message(1, 2, model="numbers"))
     responses = servicer.track(caller.messages(), call())
-    answers = [await anext(responses) for _ in range(2)]
+    answers = [decoded(await anext(responses)) for _ in range(2)]
     models["numbers"].batcher.error = Overloaded("full")
     caller.send(message(3))
     with pytest.raises(Overloaded) as caught:
@@ -420,7 +424,7 @@ async def test_a_leaving_instance_answers_what_it_has_read_and_says_how_far_it_c
     await settled()
     leaving.leave()
     models["numbers"].batcher.open.set()
-    answers = [await first, await anext(responses), await anext(responses)]
+    answers = [decoded(answer) for answer in (await first, await anext(responses), await anext(responses))]
     with pytest.raises(Draining) as caught:
         await anext(responses)
     assert sums(answers) == [1, 3, 6]
