@@ -55,13 +55,13 @@ def to_onnx(network: Network, precision: Precision = "FP32", *, half_file: bool 
     """
     graph = DecoderGraph(_in_precision(network, precision))
     inputs = decoder_inputs(network)
-    return finished(_exported(graph, _example(network, precision), inputs, decoder_outputs(network)), half=half_file)
+    return finished(exported(graph, _example(network, precision), inputs, decoder_outputs(network)), half=half_file)
 
 
 def encoder_to_onnx(network: EncoderDecoder, precision: Precision = "FP32", *, half_file: bool = False) -> bytes:
     """The encoder as an ONNX file; arguments and errors are those of `to_onnx`."""
     graph = EncoderGraph(_in_precision(network, precision))
-    model = _exported(graph, (_integers(2, 3), _integers(2)), ["source", "source_length"], _of_layers("cross", network))
+    model = exported(graph, (_integers(2, 3), _integers(2)), ["source", "source_length"], _of_layers("cross", network))
     return finished(model, half=half_file)
 
 
@@ -110,9 +110,10 @@ def describe(
     )
 
 
-def _exported(
+def exported(
     graph: nn.Module, example: tuple[Any, ...], inputs: Sequence[str], outputs: Sequence[str]
 ) -> onnx.ModelProto:
+    """A traced graph, its sizes free where `_free` says so."""
     with _quiet():
         program = torch.onnx.export(
             graph,
