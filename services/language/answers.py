@@ -87,7 +87,7 @@ class Answers:
         if choice not in self._begun:
             self._begun.add(choice)
             message.seed = sequence.sampling.seed
-            if self._echo is not None:
+            if self._echo is not None and not piece.index:  # a text that is gone on with brings what comes next alone
                 self._prepend(message, self._echo)
         if piece.finish is not None:
             self._finish(message, sequence, piece.finish)
