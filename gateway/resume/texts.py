@@ -94,12 +94,8 @@ class Texts:
         if answer.choice >= self._number:
             raise found(code_pb2.INTERNAL, f"{endpoint.id} answered text {answer.choice} of {self._number}")
         text = self._texts.get(answer.choice) or Text(tokens=self._tokens(answer.choice))
-        made = answer.token_ids[answer.echoed :]
-        if text.over or (answer.index < len(text.tokens) and answer.index + len(made) <= len(text.tokens)):
+        if not _is_new(answer, text, endpoint):
             return None
-        if answer.index != len(text.tokens):
-            where = f"token {answer.index} of text {answer.choice}"
-            raise found(code_pb2.INTERNAL, f"{endpoint.id} answered {where} after {len(text.tokens)} tokens")
         changed = self._strip(answer, text, endpoint)
         if changed and text.begun and not (answer.token_ids or answer.text or answer.finish_reason):
             return None
@@ -139,6 +135,22 @@ class Texts:
         text.tokens.extend(made)
         self._texts[answer.choice] = text
         self.sent += len(made)
+
+
+def _is_new(answer: pb.GenerateResponse, text: Text, endpoint: Endpoint) -> bool:
+    """Whether the answer brings more of the text than its caller has got.
+
+    Raises:
+        CallFailed: something is missing before it.
+    """
+    had, made = len(text.tokens), len(answer.token_ids) - answer.echoed
+    ends = answer.index < had and answer.finish_reason and not made  # in the midst of tokens that the caller brought
+    if answer.index == had or ends:
+        return not text.over
+    if answer.index + made <= had:
+        return False
+    where = f"token {answer.index} of text {answer.choice}"
+    raise found(code_pb2.INTERNAL, f"{endpoint.id} answered {where} after {had} tokens")
 
 
 def _parsed(data: bytes) -> pb.GenerateRequest:

@@ -150,6 +150,7 @@ async def test_a_prompt_is_echoed_once(at: int, n: int, alone: bool, later: bool
         assert [token for answer in answers for token in answer.token_ids] == [*map(ord, "once"), *tokens]
         assert "".join(answer.text for answer in answers) == "once" + "".join(map(word, tokens))
         assert [answer.echoed for answer in answers if answer.echoed] == [4]
+        assert all(answer.token_ids or answer.finish_reason for answer in answers)
     assert (len(found), len(other.got)) == (n, 1)
 
 
@@ -176,6 +177,13 @@ async def test_a_caller_that_goes_on_itself_gets_what_comes_after_its_own_tokens
         assert found[choice][0].seed == SEED + choice
         found[choice][0].ClearField("seed")
         assert found[choice] == expected[choice][begins:]
+
+
+async def test_a_caller_whose_tokens_go_on_after_the_end_of_the_text_hears_where_that_was() -> None:
+    asks = request()
+    asks.continue_from.generated_token_ids[:] = [*written("once", SEED, 12), 7, 7]
+    (end,) = await told([Writer()], asks)
+    assert (end.index, list(end.token_ids), end.finish_reason) == (TOKENS, [], pb.FINISH_REASON_STOP)
 
 
 @pytest.mark.parametrize("temperature", [0.0, None])

@@ -98,7 +98,7 @@ class Writer:
     def _text(self, request: pb.GenerateRequest, choice: int, given: list[int]) -> list[pb.GenerateResponse]:
         """What comes of one text after the tokens given."""
         tokens = written(request.prompt, request.seed + choice, request.max_new_tokens)
-        if tokens[: len(given)] != given:
+        if tokens[: len(given)] != given[: len(tokens)]:
             raise refused(InvalidField("the text never was like that", field="continue_from"))
         answers = [
             pb.GenerateResponse(
