@@ -21,3 +21,4 @@ lock gpu --extra build --extra gpu --generate-hashes --constraint requirements/r
 lock dev --extra build --extra dev --constraint requirements/run.lock
 lock train --extra build --extra train --constraint requirements/dev.lock
 lock hf --extra build --extra hf --constraint requirements/train.lock
+lock deploy --extra build --extra deploy --constraint requirements/dev.lock
