@@ -5,7 +5,7 @@ PYTHON_BIN := .venv/bin/python
 BUF := @bufbuild/buf@1.75.0
 export GPU PYTHON
 
-.PHONY: help setup setup-dev run test check lint type unit integration chaos bench protos models gpu-check lock
+.PHONY: help setup setup-dev run test check lint type unit test-hf integration chaos bench protos models gpu-check lock
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | while IFS='	' read -r target text; do printf '  %-12s %s\n' "$$target" "$$text"; done
@@ -37,6 +37,10 @@ type: setup-dev ## mypy, strict
 
 unit: setup-dev ## quick tests without network
 	@$(PYTHON_BIN) -m pytest -q tests/unit
+
+test-hf: ## checkpoints of every family that `trivium export language` takes, against the library transformers
+	@deploy/local/setup dev train hf
+	@$(PYTHON_BIN) -m pytest -q tests/hf
 
 integration: setup-dev ## tests with a real Consul and real processes
 	@$(PYTHON_BIN) -m pytest -q tests/integration
