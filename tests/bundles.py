@@ -8,6 +8,7 @@
 | slow | x: FP32 [-1, 1] | y: x, after `rounds` + max(x) matrix products |
 | picky | x: INT64 [-1, 1] | y: FP32 x * 10; the run fails for an x outside [-10, 9] |
 | colours | image: UINT8 [-1, 8, 8, 3] | logits [-1, 3], embedding [-1, 3]: red, green or blue, whichever is brightest |
+| scripts | text_input: BYTES [-1, 1] | logits [-1, 3], embedding [-1, 3]: the script that most letters are of |
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,10 +22,12 @@ from onnx import helper, numpy_helper
 from services.kit.inference import bundle as bundles
 from services.kit.inference.bundle import Array, Bundle
 from services.kit.inference.datatypes import NUMPY
-from services.kit.inference.manifest import ImagePreprocessing, Manifest, Postprocessing, TensorSpec
+from services.kit.inference.manifest import ImagePreprocessing, Manifest, NgramFeatures, Postprocessing, TensorSpec
+from services.language.features import Ngrams
 
 IR_VERSION, OPSET = 10, 21
 COLOURS = ("red", "green", "blue")
+SCRIPTS = {"latin": "abcdefghijklmnopqrstuvwxyz", "greek": "αβγδεζηθικλμνξοπρστυφχψω", "han": "三百二十一的是天地人"}
 
 
 def identity(
@@ -168,6 +171,47 @@ def colours(
     return _write_as(folder, name, version, manifest, nodes, {"image": example}, constants)
 
 
+def scripts(folder: Path, name: str = "scripts", version: int = 1) -> Bundle:
+    """A classifier of texts: the embedding is which part of the letters belongs to each script."""
+    features = NgramFeatures(buckets=1 << 16, smallest=1, largest=1, max_characters=300)
+    ngrams = Ngrams(features)
+    table = np.zeros((features.buckets + 1, len(SCRIPTS)), np.float32)
+    for index, letters in enumerate(SCRIPTS.values()):
+        table[[number for number in ngrams.ids(letters) if number], index] = 1
+    constants: dict[str, Array] = {
+        "table": table,
+        "zero": np.array(0, np.int64),
+        "along": np.array([1], np.int64),
+        "sharpness": np.array(20, np.float32),
+    }
+    nodes = [
+        helper.make_node("Gather", ["table", "features"], ["found"]),
+        helper.make_node("ReduceSum", ["found", "along"], ["sums"], keepdims=0),
+        helper.make_node("Greater", ["features", "zero"], ["there"]),
+        helper.make_node("Cast", ["there"], ["ones"], to=onnx.TensorProto.FLOAT),
+        helper.make_node("ReduceSum", ["ones", "along"], ["letters"]),
+        helper.make_node("Div", ["sums", "letters"], ["embedding"]),
+        helper.make_node("Mul", ["embedding", "sharpness"], ["logits"]),
+    ]
+    manifest = Manifest(
+        format=1,
+        service="language",
+        task="text-classification",
+        description="Tells which script a text is written in.",
+        inputs=(TensorSpec("text_input", "BYTES", (-1, 1)),),
+        outputs=(TensorSpec("logits", "FP32", (-1, 3)), TensorSpec("embedding", "FP32", (-1, 3))),
+        max_batch=64,
+        opset=OPSET,
+        files={},
+        classes=tuple(SCRIPTS),
+        postprocessing=Postprocessing("logits", softmax=True, embedding="embedding"),
+        features=features,
+    )
+    example = np.stack([ngrams.ids(text) for text in ("some text", "三百二十一")])
+    graph_inputs = (TensorSpec(features.input, "INT64", (-1, -1)),)
+    return _write_as(folder, name, version, manifest, nodes, {features.input: example}, constants, graph_inputs)
+
+
 def _write(
     folder: Path,
     name: str,
@@ -202,11 +246,12 @@ def _write_as(
     nodes: Sequence[onnx.NodeProto],
     example: Mapping[str, Array],
     constants: Mapping[str, Array],
+    graph_inputs: Sequence[TensorSpec] = (),
 ) -> Bundle:
     graph = helper.make_graph(
         nodes,
         name,
-        [_value(spec.name, spec.datatype, spec.shape) for spec in manifest.inputs],
+        [_value(spec.name, spec.datatype, spec.shape) for spec in graph_inputs or manifest.inputs],
         [_value(spec.name, spec.datatype, spec.shape) for spec in manifest.outputs],
         initializer=[numpy_helper.from_array(array, key) for key, array in constants.items()],
     )

@@ -1,11 +1,14 @@
 """Bundles that several files ask about: exporting a network takes seconds."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
 from services.kit.inference import bundle as bundles
 from services.kit.inference.bundle import Bundle
+from tests.bundles import scripts
+from tests.language_bundles import tiny_bundle
 from tests.recurrent import KINDS, recurrent_bundle
 
 
@@ -22,3 +25,13 @@ def recurrent_bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bun
     model = (rnn.path / "model.onnx").read_bytes()
     made["any"] = bundles.write(folder, "any", 1, model=model, manifest=manifest, inputs=inputs, outputs=outputs)
     return made
+
+
+@pytest.fixture(scope="session")
+def language_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of bundles: "gpt", "translate", "novel" and "recite", which write, and "scripts", which classifies."""
+    folder = tmp_path_factory.mktemp("language_bundles")
+    for kind in ("gpt", "translate", "novel", "recite"):
+        tiny_bundle(folder, kind)
+    scripts(folder)
+    return folder
