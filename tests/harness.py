@@ -138,23 +138,30 @@ class Suite:
     async def open(cls, folder: Path) -> AsyncIterator["Suite"]:
         """With a running Consul and nothing else."""
         suite = cls(folder)
-        await suite.consul.start()
+        async with suite.running():
+            yield suite
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Consul, until the block ends and everything with it."""
+        await self.consul.start()
         try:
-            settings = ConsulSettings(address=suite.consul.address)
-            async with Watcher.open(settings, CollectorRegistry(), suite._on_change) as watcher:
+            settings = ConsulSettings(address=self.consul.address)
+            async with Watcher.open(settings, CollectorRegistry(), self._on_change) as watcher:
                 async with asyncio.timeout(START_S):
                     await watcher.answered.wait()
-                yield suite
+                yield
         finally:
-            for replica in suite.replicas:
+            for replica in self.replicas:
                 replica.kill()
                 await replica.child.wait()
-            await suite.consul.kill()
+            await self.consul.kill()
 
     async def start(self, component: str, name: str, module: str = "", **settings: object) -> Replica:
         """A service, ready and registered. Settings are keys without their prefix: `BATCHER__MAX_BATCH=4`."""
         replica = await self.launch(component, name, module, GRPC_PORT=free_port(), **settings)
         await self._while_alive(replica, asyncio.ensure_future(self.until(lambda: self._registered(replica))))
+        await self._while_alive(replica, asyncio.ensure_future(serving(replica.address)))
         return replica
 
     async def start_gateway(self, name: str = "gateway", ready: str = "readiness", **settings: object) -> Replica:

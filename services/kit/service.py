@@ -16,7 +16,7 @@ from services.kit.inference.loading import ModelsSettings
 from services.kit.inference.models import Models
 from services.kit.lifecycle import Server
 from services.kit.process import ProcessSettings
-from services.kit.transport.health import READINESS
+from services.kit.transport.health import READINESS, STARTUP
 
 MODEL_PREFIX = "model/"  # of the models' health names: model/NAME and model/NAME/VERSION
 
@@ -40,15 +40,25 @@ class ServiceSettings(ProcessSettings):
 async def announced(
     models: Models[Any], server: Server, consul: ConsulSettings, consul_service: str
 ) -> AsyncIterator[Registration]:
-    """Declares the server as SERVING and registers it; health and Consul follow every change of the models."""
+    """Registers the server and declares it as SERVING once Consul has it: one that nobody finds is not ready, however
+    long Consul is away. Health and Consul follow every change of the models."""
     changed = asyncio.Event()
 
-    def on_change() -> None:
+    def tell_health() -> None:
         server.health.replace(MODEL_PREFIX, health_names(models, server.health.serving(READINESS)))
+
+    def on_change() -> None:
+        tell_health()
         changed.set()
 
-    server.ready()
-    on_change()
+    async def serve_once_registered() -> None:
+        await registration.registered.wait()
+        if not registration.leaving:
+            server.ready()
+            tell_health()
+
+    server.health.set(STARTUP, True)  # loaded and warm: another start would not bring Consul back
+    tell_health()
     models.on_change = on_change
     async with Registration.open(
         consul,
@@ -59,13 +69,16 @@ async def announced(
         meta=functools.partial(consul_meta, models, server),
         registry=server.registry,
     ) as registration:
-        changed.clear()  # the registration has just been told
-        updates = asyncio.create_task(_update(registration, changed), name="registration updates")
+        tasks = [
+            asyncio.create_task(serve_once_registered(), name="ready once registered"),
+            asyncio.create_task(_update(registration, changed), name="registration updates"),
+        ]
         try:
             yield registration
         finally:
-            updates.cancel()
-            await asyncio.gather(updates, return_exceptions=True)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def health_names(models: Models[Any], serving: bool) -> dict[str, bool]:

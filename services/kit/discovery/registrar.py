@@ -44,6 +44,7 @@ class Registration:
         self._client, self._service, self._instance, self._meta = client, service, instance, meta
         self._host, self._port = split(address)
         self._check_address = check_address
+        self.registered = asyncio.Event()  # Consul has had the entry, once at least
         self._leaving = False  # from then on nothing is registered again
         self._deregistered = False
         self._superseded = False  # another process has registered under this id: the entry is not ours
@@ -75,6 +76,11 @@ class Registration:
                 keeper.cancel()
                 await asyncio.gather(keeper, return_exceptions=True)
                 await registration.deregister()
+
+    @property
+    def leaving(self) -> bool:
+        """Whether this instance wants no calls any more."""
+        return self._leaving
 
     async def update(self) -> None:
         """Registers again, since the meta has changed."""
@@ -138,6 +144,8 @@ class Registration:
         )
         self._registrations.inc()
         self._registered.set(1)
+        if done:
+            self.registered.set()
         self._log.info("registered", service=self._service, instance=self._instance)
         return bool(done)
 

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 from services.kit import service
 from services.kit.discovery.client import ConsulSettings
 from services.kit.service import announced, consul_meta, health_names
-from services.kit.transport.health import READINESS, Health
+from services.kit.transport.health import READINESS, STARTUP, Health
 
 
 @dataclass
@@ -50,17 +50,21 @@ class FakeServer:
     def __init__(self) -> None:
         self.health, self.registry = Health(), CollectorRegistry()
 
+        self.declared = asyncio.Event()
+
     def ready(self) -> None:
         self.health.set(READINESS, True)
+        self.declared.set()
 
 
 class FakeRegistration:
     """Keeps what Consul would be told."""
 
     told: ClassVar[list[Mapping[str, str]]]
+    leaving = False
 
     def __init__(self, meta: Callable[[], Mapping[str, str]]) -> None:
-        self._meta, self.updated = meta, asyncio.Event()
+        self._meta, self.updated, self.registered = meta, asyncio.Event(), asyncio.Event()
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -105,7 +109,9 @@ async def test_a_change_of_the_models_reaches_health_and_consul(monkeypatch: pyt
     monkeypatch.setattr(service, "Registration", FakeRegistration)
     models, server = FakeModels([Version("a", 1)]), FakeServer()
     async with announced(cast(Any, models), cast(Any, server), ConsulSettings(), "trivium-vision-v1") as registration:
-        assert server.health.serving(READINESS)
+        registration.registered.set()
+        async with asyncio.timeout(5):
+            await server.declared.wait()
         assert server.health.serving("model/a/1")
         models.loaded.append(Version("b", 1))
         models.on_change()
@@ -115,10 +121,27 @@ async def test_a_change_of_the_models_reaches_health_and_consul(monkeypatch: pyt
         assert [told["models_digest"][-1] for told in FakeRegistration.told] == ["1", "2"]
 
 
+async def test_an_instance_that_consul_does_not_know_has_started_and_is_not_ready(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(service, "Registration", FakeRegistration)
+    models, server = FakeModels([Version("a", 1)]), FakeServer()
+    async with announced(cast(Any, models), cast(Any, server), ConsulSettings(), "trivium-vision-v1") as registration:
+        models.on_change()
+        async with asyncio.timeout(5):
+            await cast(Any, registration).updated.wait()
+        assert server.health.serving(STARTUP)
+        assert not server.health.serving(READINESS)
+        assert not server.health.serving("model/a")
+
+
 async def test_a_leaving_instance_does_not_become_serving_by_a_change(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service, "Registration", FakeRegistration)
     models, server = FakeModels([Version("a", 1)]), FakeServer()
-    async with announced(cast(Any, models), cast(Any, server), ConsulSettings(), "trivium-vision-v1"):
+    async with announced(cast(Any, models), cast(Any, server), ConsulSettings(), "trivium-vision-v1") as registration:
+        registration.registered.set()
+        async with asyncio.timeout(5):
+            await server.declared.wait()
         server.health.leave()
         models.on_change()
         assert not server.health.serving("model/a")
