@@ -11,6 +11,7 @@ from services.kit.telemetry import LogSettings
 from services.kit.transport.server import ServerLimits
 
 ANY_HOST = ("0.0.0.0", "::", "")
+AUTO = "auto"  # as ADVERTISE_ADDRESS: the address that this machine's own name stands for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,7 +22,7 @@ class ProcessSettings:
     grpc_port: int = setting(0, low=0, high=65535)  # 0: a free one, which is registered
     http_port: int = setting(0, low=0, high=65535)  # metrics and /healthz
     health_port: int | None = setting(None, low=0, high=65535)  # grpc.health.v1 in plain text; unset: the gRPC port
-    advertise_address: str = ""  # what others dial; empty: the host
+    advertise_address: str = ""  # what others dial; empty: the host; "auto": what this machine's name stands for
     instance: str = ""  # name of this process; empty: component, host name and six random digits
     drain_s: float = setting(8.0, low=0)  # longest wait for accepted calls when leaving
     consul: ConsulSettings = field(default_factory=ConsulSettings)
@@ -32,14 +33,32 @@ class ProcessSettings:
         """The host that others dial.
 
         Raises:
-            StartupError: HOST is every address of this machine, and ADVERTISE_ADDRESS does not say which to dial.
+            StartupError: HOST is every address of this machine, and ADVERTISE_ADDRESS does not say which to dial; or it
+                is "auto" where this machine's name stands for no address that others could dial.
         """
+        if self.advertise_address == AUTO:
+            return _own_address()
         if not self.advertise_address and self.host in ANY_HOST:
             raise StartupError(
                 f"HOST is {self.host!r} and ADVERTISE_ADDRESS is not set",
                 hint="set ADVERTISE_ADDRESS to the address that other machines reach this one by",
             )
         return self.advertise_address or self.host
+
+
+def _own_address() -> str:
+    """What the name of this machine, or of this container, stands for."""
+    name = socket.gethostname()
+    try:
+        found = socket.gethostbyname(name)
+    except OSError:
+        found = ""
+    if not found or found.startswith("127."):
+        raise StartupError(
+            f"ADVERTISE_ADDRESS is {AUTO!r}, and the name of this machine, {name!r}, stands for {found or 'nothing'}",
+            hint="set ADVERTISE_ADDRESS to the address that other machines reach this one by",
+        )
+    return found
 
 
 def new_instance_name(component: str) -> str:

@@ -89,3 +89,21 @@ def test_listening_everywhere_needs_an_address_to_advertise() -> None:
     with pytest.raises(StartupError, match="ADVERTISE_ADDRESS"):
         ProcessSettings(host="0.0.0.0").advertised_host()
     assert ProcessSettings(host="0.0.0.0", advertise_address="10.0.0.7").advertised_host() == "10.0.0.7"
+
+
+def test_auto_advertises_what_the_name_of_the_machine_stands_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("socket.gethostname", lambda: "4f1c0ffee")
+    monkeypatch.setattr("socket.gethostbyname", {"4f1c0ffee": "172.18.0.5"}.__getitem__)
+    assert ProcessSettings(host="0.0.0.0", advertise_address="auto").advertised_host() == "172.18.0.5"
+
+
+@pytest.mark.parametrize("address", ["127.0.1.1", None])
+def test_auto_is_refused_where_nobody_else_could_dial_it(address: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def look_up(name: str) -> str:
+        if address is None:
+            raise OSError
+        return address
+
+    monkeypatch.setattr("socket.gethostbyname", look_up)
+    with pytest.raises(StartupError, match=address or "nothing"):
+        ProcessSettings(host="0.0.0.0", advertise_address="auto").advertised_host()
