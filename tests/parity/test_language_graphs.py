@@ -134,6 +134,9 @@ def test_weights_in_half_the_bytes_become_what_the_network_has() -> None:
     graph = onnx.load_from_string(exported.model).graph
     stored = [weight for weight in graph.initializer if weight.data_type == onnx.TensorProto.FLOAT16]
     assert sum(len(weight.raw_data) for weight in stored) > 2 * 0.95 * weights
+    texts = some_texts(made.config.vocab, 5, LENGTH)
+    every_way = [bits(exported.run, texts, piece, 64) for piece in PIECES]
+    assert every_way == [[bits(exported.run, texts.part([row]), LENGTH, 32)[0] for row in range(5)]] * len(PIECES)
 
 
 def test_half_precision_has_caches_of_half_the_bytes_and_is_near() -> None:
