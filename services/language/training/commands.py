@@ -32,7 +32,7 @@ def export() -> None:
     default="fp32",
     show_default=True,
     type=click.Choice(list(PRECISIONS)),
-    help="Of weights, products and caches; the CPU runs fp16 slower and bf16 not at all.",
+    help="Of weights, products and caches; the CPU does not run bf16.",
 )
 @click.option(
     "--max-tokens",
