@@ -134,12 +134,10 @@ class Writer:
             wishes.check_tokens(f"{field}_token_ids", tokens, self.generation)
             return list(tokens)
         encoded = await self.encode(text, field)
-        if special:
-            before, behind = self.special
-            encoded = [*before, *encoded, *behind]
-        if not encoded and not empty:
+        before, behind = self.special if special else ((), ())
+        if not (before or encoded or empty):
             raise InvalidField(f"{field} is empty", field=field, limit="1", value="0")
-        return encoded
+        return [*before, *encoded, *behind]
 
     @property
     def special(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
