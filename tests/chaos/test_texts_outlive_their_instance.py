@@ -1,0 +1,184 @@
+"""Instances die, leave and hang while they write texts: each text ends complete, equal to the unbroken one."""
+
+import asyncio
+import contextlib
+import random
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from services.kit.transport.upstream import Upstream, UpstreamSettings
+from tests.chaos.live_texts import Known, LiveTexts, random_request, written
+from tests.harness import Replica, Suite, serving
+from tests.language_bundles import Kind, tiny_bundle
+
+SERVICE = "trivium-language-v1"
+BUNDLES: tuple[Kind, ...] = ("novel", "translate")
+INSTANCES = 3
+# How the three gateways that look at the same instances differ.
+GATEWAYS: dict[str, dict[str, Any]] = {
+    "gateway": {},
+    "impatient": {"RESUME__TIMEOUT_S": 2},
+    "without": {"RESUME__ENABLED": "false"},
+}
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+class Running:
+    """Three instances, of which one or two at a time may be missing, and the gateways."""
+
+    def __init__(self, suite: Suite, folder: Path) -> None:
+        self.suite, self._folder = suite, folder
+        self.instances: list[Replica] = []
+        self.gateways: dict[str, Replica] = {}
+
+    async def start(self, name: str) -> Replica:
+        engine: dict[str, Any] = {"ENGINE__THREADS": 1, "DEFAULT_MODEL": "novel"}
+        replica = await self.suite.start("language", name, BUNDLES_DIR=self._folder, **engine)
+        self.instances.append(replica)
+        return replica
+
+    async def start_gateway(self, name: str) -> None:
+        gateway = await self.suite.start_gateway(name, **GATEWAYS[name])
+        for bundle in BUNDLES:
+            await serving(gateway.address, f"model/{bundle}")
+        self.gateways[name] = gateway
+
+    def kill(self, replica: Replica) -> None:
+        self.instances.remove(replica)
+        replica.kill()
+
+    async def again(self, replica: Replica) -> None:
+        await replica.child.wait()
+        await self.start(replica.name)
+
+    async def resumes(self) -> float:
+        return await self.gateways["gateway"].metric("trivium_gateway_stream_resumes_total")
+
+    async def other_bits(self) -> float:
+        return await self.gateways["gateway"].metric("trivium_gateway_resumes_on_other_bits_total")
+
+    @contextlib.asynccontextmanager
+    async def caller(self, gateway: str = "gateway") -> AsyncIterator[Upstream]:
+        """The kit's own client, since a plain grpc.aio stream now and then loses the status that it ended with."""
+        upstream = Upstream(self.gateways[gateway].address, UpstreamSettings())
+        try:
+            yield upstream
+        finally:
+            await upstream.close()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Running]:
+    folder = tmp_path_factory.mktemp("bundles")
+    for bundle in BUNDLES:
+        tiny_bundle(folder, bundle)
+    async with Suite.open(tmp_path_factory.mktemp("suite")) as suite:
+        running = Running(suite, folder)
+        await asyncio.gather(*(running.start(f"language-{number}") for number in range(1, INSTANCES + 1)))
+        await asyncio.gather(*map(running.start_gateway, GATEWAYS))
+        yield running
+
+
+async def live(upstream: Upstream, *, longest: int, seed: int, requests: int = 12) -> LiveTexts:
+    rng = random.Random(seed)
+    asked = [random_request(rng, longest) for _ in range(requests)]
+    texts = await asyncio.gather(*(written(upstream, request) for request in asked))
+    return LiveTexts(upstream, list(map(Known, asked, texts)), rng)
+
+
+async def kill_again_and_again(running: Running, texts: LiveTexts, kills: int, rng: random.Random) -> None:
+    """Kills a random instance after a random number of tokens; every third time or so, two right after one another."""
+    done = 0
+    while done < kills and not texts.failures:
+        await texts.more(rng.randint(1, 400))
+        doomed = [rng.choice(running.instances)]
+        running.kill(doomed[0])
+        if done % 4 == 1:
+            await texts.more(rng.randint(1, 40))
+            doomed.append(rng.choice(running.instances))
+            running.kill(doomed[1])
+        done += len(doomed)
+        await asyncio.gather(*map(running.again, doomed))
+
+
+def complete(texts: LiveTexts) -> None:
+    assert texts.failures == []
+    assert texts.begun == texts.ended
+
+
+async def test_sigkill_of_the_instances_that_write_them(running: Running) -> None:
+    async with running.caller() as upstream:
+        texts = await live(upstream, longest=160, seed=1)
+        async with texts.running(12):
+            await kill_again_and_again(running, texts, 5, random.Random(1))
+            await texts.more(400)
+    complete(texts)
+    assert await running.resumes() >= 10
+    assert await running.other_bits() == 0  # they all compute alike here
+
+
+async def test_an_instance_that_hangs_while_it_writes_them(running: Running) -> None:
+    before = await running.resumes()
+    async with running.caller() as upstream:
+        texts = await live(upstream, longest=160, seed=2)
+        async with texts.running(12):
+            await texts.more(100)
+            hanging = running.instances[0]
+            hanging.send(signal.SIGSTOP)
+            await running.suite.until(lambda: any(i.state == "critical" for i in running.suite.instances[SERVICE]))
+            await texts.more(400)
+        hanging.send(signal.SIGCONT)
+    complete(texts)
+    assert await running.resumes() > before
+
+
+async def test_without_resuming_a_sigkill_breaks_texts(running: Running) -> None:
+    """The negative control: the tests above can fail."""
+    async with running.caller("without") as upstream:
+        texts = await live(upstream, longest=160, seed=3)
+        async with texts.running(12):
+            await texts.more(200)
+            doomed = running.instances[0]
+            running.kill(doomed)
+            await texts.more(200)
+    await running.again(doomed)
+    assert texts.failures
+    assert [failure for failure in texts.failures if "UNAVAILABLE" not in failure] == []
+    assert texts.begun == texts.ended
+
+
+async def test_a_text_that_cannot_go_on_says_how_far_it_came(running: Running) -> None:
+    async with running.caller("impatient") as upstream:
+        texts = await live(upstream, longest=160, seed=4)
+        doomed = list(running.instances)
+        async with texts.running(8):
+            await texts.more(100)
+            for replica in doomed:
+                running.kill(replica)
+            await texts.more(100_000)  # or until one fails
+            await running.again(doomed[0])
+    await asyncio.gather(*map(running.again, doomed[1:]))
+    assert texts.failures
+    for failure in texts.failures:
+        assert "UNAVAILABLE" in failure
+        assert "'token': '" in failure
+
+
+@pytest.mark.long
+async def test_a_hundred_sigkills_under_load(running: Running) -> None:
+    before = await running.resumes()
+    async with running.caller() as upstream:
+        texts = await live(upstream, longest=400, seed=5, requests=40)
+        async with texts.running(40):
+            await kill_again_and_again(running, texts, 100, random.Random(5))
+            await texts.more(2000)
+    resumed = await running.resumes() - before
+    print(f"{texts.begun} calls, {texts.tokens} tokens, {resumed:.0f} resumed")
+    complete(texts)
+    assert await running.other_bits() == 0
