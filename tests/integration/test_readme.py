@@ -15,15 +15,21 @@ from tests.harness import ROOT, Suite, serving
 SNIPPET = re.compile(r"<!-- run(?:: (?P<needs>\w+))? -->\n```(?P<language>\w+)\n(?P<code>.*?)```", re.DOTALL)
 SNIPPETS = [match.groupdict() for match in SNIPPET.finditer((ROOT / "README.md").read_text("utf-8"))]
 LIMIT_S = 120
+MODELS = {  # what the snippets ask, by service
+    "vision": ("digits-cnn",),
+    "sequence": ("digits-rnn",),
+    "language": ("python-gpt", "dates-transformer", "langid-text"),
+}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def address(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
     """Where a gateway with one instance of each service listens."""
     async with Suite.open(tmp_path_factory.mktemp("readme")) as suite:
-        await asyncio.gather(suite.start("vision", "vision-1"), suite.start("sequence", "sequence-1"))
+        await asyncio.gather(*(suite.start(service, f"{service}-1") for service in MODELS))
         gateway = await suite.start_gateway()
-        await asyncio.gather(*(serving(gateway.address, f"model/{name}") for name in ("digits-cnn", "digits-rnn")))
+        models = (model for models in MODELS.values() for model in models)
+        await asyncio.gather(*(serving(gateway.address, f"model/{model}") for model in models))
         yield gateway.address
 
 
