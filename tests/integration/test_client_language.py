@@ -331,6 +331,7 @@ def test_the_command_embeds_and_cuts_a_text(server: LanguageServer) -> None:
     assert json.loads(run(tokenize, "a", "--json", "--address", server.address).stdout)["token_ids"] == [97]
 
 
+LANGUAGES = "langid-text"
 GPT = "gpt"  # small, with random weights
 PROMPT = "def the thing:\n"
 
@@ -454,3 +455,27 @@ async def test_the_command_writes_what_a_real_service_says(addresses: list[str])
     assert sum(len(piece["token_ids"]) for piece in pieces) == pieces[-1]["usage"]["generated_tokens"] == 64
     scored = await asyncio.to_thread(run, score, "import os", *options)
     assert (scored.exit_code, "perplexity" in scored.stderr) == (0, True)
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_the_language_of_a_phrase_is_named(addresses: list[str]) -> None:
+    def ask() -> None:
+        with Client(addresses[0]) as client:
+            phrase = "Vi måste vänta här tills tåget från Göteborg kommer."
+            answers = client.classify_text(phrase, LANGUAGES, top_k=3)
+            assert (answers.label, len(answers.classes), answers.model) == ("sv", 3, LANGUAGES)
+            assert client.classify_text(phrase).model == LANGUAGES  # the default writes, and has no classes
+            assert len(client.embed_text(phrase, LANGUAGES).values) > 8
+            calls: list[tuple[str, Callable[[], object]]] = [
+                ("UNSUPPORTED_BY_MODEL", lambda: client.complete("a", LANGUAGES)),
+                ("UNSUPPORTED_BY_MODEL", lambda: client.tokenize("a", LANGUAGES)),
+                ("INVALID_FIELD", lambda: client.classify_text("", LANGUAGES)),
+            ]
+            for reason, call in calls:
+                with pytest.raises(TriviumCallError) as caught:
+                    call()
+                assert caught.value.reason == reason, caught.value
+
+    await asyncio.to_thread(ask)
+    ended = await asyncio.to_thread(run, classify_text, "Where is my bicycle today?", "--address", addresses[0])
+    assert (ended.exit_code, ended.stdout.splitlines()[1].split("\t")[1]) == (0, "en")
