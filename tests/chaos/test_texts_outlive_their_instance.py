@@ -38,8 +38,9 @@ class Running:
         self.gateways: dict[str, Replica] = {}
 
     async def start(self, name: str) -> Replica:
-        engine: dict[str, Any] = {"ENGINE__THREADS": 1, "DEFAULT_MODEL": "novel"}
-        replica = await self.suite.start("language", name, BUNDLES_DIR=self._folder, **engine)
+        # Every text has a place at once, wherever it goes: one that waits for it through three deaths is given up.
+        settings: dict[str, Any] = {"ENGINE__THREADS": 1, "DEFAULT_MODEL": "novel", "GENERATION__MAX_TEXTS": 64}
+        replica = await self.suite.start("language", name, BUNDLES_DIR=self._folder, **settings)
         self.instances.append(replica)
         return replica
 
@@ -175,7 +176,7 @@ async def test_a_hundred_sigkills_under_load(running: Running) -> None:
     before = await running.resumes()
     async with running.caller() as upstream:
         texts = await live(upstream, longest=400, seed=5, requests=40)
-        async with texts.running(40):
+        async with texts.running(24):
             await kill_again_and_again(running, texts, 100, random.Random(5))
             await texts.more(2000)
     resumed = await running.resumes() - before

@@ -374,18 +374,18 @@ async def test_what_cannot_be_scored_read_or_classified_is_refused(place: Place)
         (caller.score(text="a" * 100_000), too_large("text")),
         (caller.tokenize("a" * 100_000), too_large("text")),
         (caller.detokenize([1, 2, VOCAB]), invalid("token_ids[2]")),
-        (caller.classify(text=""), invalid("text")),
-        (caller.classify(text=" \n\t"), invalid("text")),
-        (caller.classify(text="a" * 301), too_large("text")),
-        (caller.classify(text="a", top_k=0), invalid("top_k")),
-        (caller.classify(text="a", top_k=101), invalid("top_k")),
-        (caller.embed(text=""), invalid("text")),
-        (caller.embed(text="a" * 301), too_large("text")),
+        (caller.classify(model="scripts", text=""), invalid("text")),
+        (caller.classify(model="scripts", text=" \n\t"), invalid("text")),
+        (caller.classify(model="scripts", text="a" * 301), too_large("text")),
+        (caller.classify(model="scripts", text="a", top_k=0), invalid("top_k")),
+        (caller.classify(model="scripts", text="a", top_k=101), invalid("top_k")),
+        (caller.embed(model="scripts", text=""), invalid("text")),
+        (caller.embed(model="scripts", text="a" * 301), too_large("text")),
     ]
     for call, expected in refusals:
         assert await refused(call) == expected
     assert len((await caller.score(context="a" * 200, text="a" * 55)).tokens) == 55
-    assert len(await caller.embed(text="a" * 300)) == 3
+    assert len(await caller.embed(model="scripts", text="a" * 300)) == 3
     await place.neighbours_are_well()
 
 
