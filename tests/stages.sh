@@ -1,7 +1,7 @@
 #!/bin/sh
 # All stages of `make test` in order, each with its time and its limit; the first one that fails ends the run.
 set -u
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit 1
 
 times=
 

@@ -1,0 +1,1 @@
+"""What is generated for Prometheus and Grafana: `python -m deploy.monitoring`."""

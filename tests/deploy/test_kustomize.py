@@ -1,0 +1,80 @@
+"""Every overlay, every base and every combination of components that deploy/README.md names builds and is well."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.deploy import schemas
+from tests.deploy.lint import problems
+from tests.deploy.manifests import DEPLOY, Object, build, combine, of_kind
+
+OVERLAYS = sorted(path.parent.name for path in DEPLOY.glob("overlays/*/kustomization.yaml"))
+BASES = sorted(path.parent.name for path in DEPLOY.glob("base/*/kustomization.yaml") if path.parent.name != "common")
+README = (DEPLOY / "README.md").read_text("utf-8")
+COMPONENTS = {path.parent.name for path in DEPLOY.glob("components/*/kustomization.yaml")}
+# A row of its table begins with components that go together.
+TABLE = README.partition("### Components\n")[2].partition("\n#")[0]
+ROWS = re.findall(r"^\| ((?:`[a-z-]+`(?: \+ )?)+) \|", TABLE, re.MULTILINE)
+COMBINATIONS = [tuple(re.findall(r"`([a-z-]+)`", row)) for row in ROWS]
+
+
+def all_builds(folder: Path) -> dict[str, list[Object]]:
+    """By name: overlays and combinations."""
+    built = {name: build(DEPLOY / "overlays" / name) for name in OVERLAYS}
+    for names in COMBINATIONS:
+        own = folder / "-".join(names)
+        own.mkdir()
+        built["+".join(names)] = build(combine(own, names))
+    return built
+
+
+@pytest.fixture(scope="module")
+def builds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Object]]:
+    return all_builds(tmp_path_factory.mktemp("combinations"))
+
+
+def test_the_readme_names_every_component_in_a_combination() -> None:
+    assert {name for names in COMBINATIONS for name in names} == COMPONENTS
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_a_base_builds_by_itself(name: str) -> None:
+    assert of_kind(build(DEPLOY / "base" / name), "Deployment", "StatefulSet")
+
+
+def test_everything_fits_together(builds: dict[str, list[Object]]) -> None:
+    assert {name: found for name, objects in builds.items() if (found := problems(objects))} == {}
+
+
+@pytest.mark.parametrize("version", schemas.versions())
+def test_kubernetes_takes_every_object(builds: dict[str, list[Object]], version: str) -> None:
+    different = {repr(each): each for objects in builds.values() for each in objects}
+    assert schemas.invalid(list(different.values()), version) == []
+
+
+def test_schemas_reach_from_the_oldest_version_on() -> None:
+    found = schemas.versions()
+    assert found[0] == "1.29"
+    assert len(found) >= 9
+
+
+def test_another_namespace_takes_everything_along(tmp_path: Path) -> None:
+    combine(tmp_path, (), base="overlays/gpu")
+    with (tmp_path / "kustomization.yaml").open("a") as file:
+        file.write("namespace: elsewhere\n")
+    objects = build(tmp_path)
+    assert {each["metadata"]["namespace"] for each in objects if each["kind"] != "Namespace"} == {"elsewhere"}
+    assert problems(objects) == []
+
+
+def test_the_overlays_differ_in_what_they_are_for(builds: dict[str, list[Object]]) -> None:
+    gpus = {
+        name: [each for each in of_kind(objects, "Deployment") if "nvidia.com/gpu" in repr(each)]
+        for name, objects in builds.items()
+    }
+    assert len(gpus["gpu"]) == 2
+    assert gpus["cpu"] == gpus["dev"] == []
+    assert of_kind(builds["dev"], "HorizontalPodAutoscaler") == []
+    assert len(of_kind(builds["cpu"], "HorizontalPodAutoscaler")) == 4
+    assert of_kind(builds["consul-external"], "StatefulSet") == []
