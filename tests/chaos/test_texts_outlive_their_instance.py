@@ -38,9 +38,8 @@ class Running:
         self.gateways: dict[str, Replica] = {}
 
     async def start(self, name: str) -> Replica:
-        # Every text has a place at once, wherever it goes: one that waits for it through three deaths is given up.
-        settings: dict[str, Any] = {"ENGINE__THREADS": 1, "DEFAULT_MODEL": "novel", "GENERATION__MAX_TEXTS": 64}
-        replica = await self.suite.start("language", name, BUNDLES_DIR=self._folder, **settings)
+        engine: dict[str, Any] = {"ENGINE__THREADS": 1, "DEFAULT_MODEL": "novel"}
+        replica = await self.suite.start("language", name, BUNDLES_DIR=self._folder, **engine)
         self.instances.append(replica)
         return replica
 
@@ -173,10 +172,11 @@ async def test_a_text_that_cannot_go_on_says_how_far_it_came(running: Running) -
 
 @pytest.mark.long
 async def test_a_hundred_sigkills_under_load(running: Running) -> None:
+    """So many calls that each text has a place wherever it goes: one that waits through three deaths is given up."""
     before = await running.resumes()
     async with running.caller() as upstream:
         texts = await live(upstream, longest=400, seed=5, requests=40)
-        async with texts.running(24):
+        async with texts.running(18):
             await kill_again_and_again(running, texts, 100, random.Random(5))
             await texts.more(2000)
     resumed = await running.resumes() - before
