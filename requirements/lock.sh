@@ -7,11 +7,21 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-lock() { # lock NAME OPTION...
+lock() { # lock NAME OPTION...: pyproject.toml's dependencies, and what the options add
+    name=$1
+    shift
+    compile "$name" pyproject.toml "$@"
+}
+
+image() { # image COMPONENT: what its image holds and nothing else
+    compile "images/$1" --group "$1" --generate-hashes --constraint requirements/run.lock
+}
+
+compile() { # compile NAME ARGUMENT...
     name=$1
     shift
     echo "locking $name"
-    .venv/bin/python -m uv pip compile pyproject.toml "$@" ${LOCK_UPGRADE:+--upgrade} \
+    .venv/bin/python -m uv pip compile "$@" ${LOCK_UPGRADE:+--upgrade} \
         --universal --python-version 3.11 --fork-strategy fewest --no-emit-index-url --no-emit-find-links \
         --no-annotate --custom-compile-command 'make lock' --quiet --output-file "requirements/$name.lock"
 }
@@ -22,3 +32,6 @@ lock dev --extra build --extra dev --constraint requirements/run.lock
 lock train --extra build --extra train --constraint requirements/dev.lock
 lock hf --extra build --extra hf --constraint requirements/train.lock
 lock deploy --extra build --extra deploy --constraint requirements/dev.lock
+for component in gateway vision sequence language; do
+    image "$component"
+done
