@@ -3,9 +3,9 @@
 MAKEFLAGS += --no-print-directory
 PYTHON_BIN := .venv/bin/python
 BUF := @bufbuild/buf@1.75.0
-export GPU PYTHON
+export BASE_IMAGE GPU PYTHON
 
-.PHONY: help setup setup-dev run test check lint type unit test-hf integration chaos bench protos models gpu-check lock
+.PHONY: help setup setup-dev run test check lint type unit test-hf integration chaos bench protos models gpu-check image-test deploy-check lock
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | while IFS='	' read -r target text; do printf '  %-12s %s\n' "$$target" "$$text"; done
@@ -61,6 +61,13 @@ models: setup-dev ## train and export the default bundles whose training inputs 
 
 gpu-check: setup-dev ## run every bundle on the GPU and compare it with the CPU
 	@$(PYTHON_BIN) -m tests.gpu_check
+
+image-test: setup-dev ## build all images with what is here, start them and look (GPU=1: the GPU's too; BASE_IMAGE=...)
+	@$(PYTHON_BIN) -m pytest -q -rs -o faulthandler_timeout=3600 tests/image_test
+
+deploy-check: ## build and check everything in deploy/, without a cluster
+	@deploy/local/setup dev deploy
+	@$(PYTHON_BIN) -m pytest -q tests/deploy
 
 lock: setup-dev ## write requirements/*.lock from pyproject.toml (LOCK_UPGRADE=1: with the newest versions)
 	@requirements/lock.sh
