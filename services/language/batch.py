@@ -117,7 +117,7 @@ class Batch:
         token_ids = np.zeros((len(group), steps), np.int64)
         for row, (slot, count) in enumerate(zip(group, fed, strict=True)):
             sequence = self.rows[slot]
-            token_ids[row, :count] = [sequence.token_at(sequence.cached + step) for step in range(count)]
+            token_ids[row, :count] = sequence.tokens_from(sequence.cached, count)
         draws = [
             draw
             for row, (slot, count) in enumerate(zip(group, fed, strict=True))
@@ -198,7 +198,7 @@ class Batch:
         """Keeps what a slot has for prompts that begin alike."""
         row = self.rows[slot]
         if self._prefixes is not None and row.scored_from is None:
-            tokens = [row.token_at(position) for position in range(row.cached)]
+            tokens = row.tokens_from(0, row.cached)
             self._prefixes.keep(tokens, lambda begin, end: self._cache.read(slot, begin, end))
 
     def _arrays(self, draws: list[_Draw], steps: int) -> Draws:

@@ -5,6 +5,7 @@ longest text, since a run costs what the room is and not what is filled. What a 
 on what the unfilled part of it holds.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -28,8 +29,8 @@ class Cache:
     ) -> None:
         self._heads, self._width, self._longest = heads, width, longest
         self._capacity, self._smallest = max(capacity, longest), min(smallest, longest)
-        self._memory = [np.zeros(self._capacity * heads * width, dtype) for _ in range(blocks)]
-        self._itemsize = self._memory[0].itemsize
+        self._memory: Array = np.zeros((blocks, self._capacity * heads * width), dtype)
+        self._address = self._memory.ctypes.data
         self.size = self._smallest
 
     @staticmethod
@@ -77,17 +78,17 @@ class Cache:
 
     def read(self, row: int, begin: int, end: int) -> Array:
         """Keys and values of some tokens: [blocks, heads, end - begin, width], a copy."""
-        return np.stack([block[row, :, begin:end] for block in self._blocks(row + 1)])
+        return self._blocks(row + 1)[:, row, :, begin:end].copy()
 
     def write(self, row: int, begin: int, values: Array) -> None:
         """Puts in what `read` gave, at another place or of another text."""
-        for block, part in zip(self._blocks(row + 1), values, strict=True):
-            block[row, :, begin : begin + part.shape[1]] = part
+        self._blocks(row + 1)[:, row, :, begin : begin + values.shape[2]] = values
 
     def addresses(self, row: int) -> list[int]:
         """Where a row begins in each block."""
-        offset = row * self._heads * self.size * self._width * self._itemsize
-        return [memory.ctypes.data + offset for memory in self._memory]
+        stride, itemsize = self._memory.strides
+        begin = self._address + row * self._heads * self.size * self._width * itemsize
+        return [begin + block * stride for block in range(len(self._memory))]
 
     def shape(self, rows: int) -> tuple[int, int, int, int]:
         """Of so many rows of one block."""
@@ -96,12 +97,12 @@ class Cache:
     @property
     def dtype(self) -> np.dtype[np.generic]:
         """Of what is kept."""
-        return self._memory[0].dtype
+        return self._memory.dtype
 
-    def _blocks(self, rows: int) -> list[Array]:
+    def _blocks(self, rows: int) -> Array:
+        """The rows up to there: [blocks, rows, heads, size, width]."""
         shape = self.shape(rows)
-        count = int(np.prod(shape))
-        return [memory[:count].reshape(shape) for memory in self._memory]
+        return self._memory[:, : math.prod(shape)].reshape(-1, *shape)
 
     def _relay(self, row: int, used: int, size: int, heads: Iterable[int]) -> None:
         """Moves a row to where it lies when rows have room for `size`; heads in an order that overwrites none."""

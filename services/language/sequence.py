@@ -104,6 +104,12 @@ class Sequence:
         before = len(self.prompt)
         return self.prompt[position] if position < before else self.made[position - before]
 
+    def tokens_from(self, position: int, count: int) -> list[int]:
+        """So many tokens from a place of prompt and text on."""
+        before = len(self.prompt)
+        made = self.made[max(0, position - before) : max(0, position + count - before)]
+        return [*self.prompt[position : position + count], *made]
+
     def draw(self) -> float:
         """The draw for the next token."""
         return 0.0 if self.sampling.greedy else uniform(self.sampling.seed, self.tokens)

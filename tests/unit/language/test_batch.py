@@ -63,6 +63,15 @@ def test_texts_that_join_and_leave_at_any_step_are_what_they_are_alone() -> None
         assert all(text.made == expected(prompt, text.limit) for prompt, text in texts)
 
 
+def test_the_tokens_of_prompt_and_text_are_one_row() -> None:
+    text = sequence([1, 2, 3])
+    for token in (4, 5, 6):
+        text.take(token)
+    row = [1, 2, 3, 4, 5, 6]
+    parts = {(begin, count): text.tokens_from(begin, count) for begin in range(7) for count in range(8)}
+    assert parts == {(begin, count): row[begin : begin + count] for begin, count in parts}
+
+
 def test_prompts_that_wait_are_read_side_by_side() -> None:
     runs = FakeRuns()
     work = batch(runs)
