@@ -108,10 +108,16 @@ LATENCY = Row(
             "Where the time of a call goes: decode, queue, compute and so on.",
         ),
         Panel(
-            "Stages in the gateway, p99",
+            "Added by the gateway, mean",
             "s",
-            ((quantile(0.99, "trivium_stage_seconds", GATEWAY, "stage"), "{{stage}}"),),
-            "What the gateway itself waits for.",
+            (
+                (
+                    f"{mean('trivium_call_seconds', GATEWAY, 'method')} - "
+                    f"({mean('trivium_call_seconds', SERVICES, 'method')})",
+                    "{{method}}",
+                ),
+            ),
+            "What a call takes at the gateway beyond its time in the service: the way there and back, and retries.",
         ),
     ),
 )

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,17 +34,43 @@ SUFFIXES = ("", "_total", "_bucket", "_sum", "_count")
 
 @dataclass
 class Exposed:
-    """What the processes of a suite expose."""
+    """What the processes of a suite expose, by component."""
 
-    names: set[str] = field(default_factory=set)  # of metrics, also of those without a sample
-    labels: dict[str, set[str]] = field(default_factory=dict)  # of those with samples
+    names: dict[str, set[str]] = field(default_factory=dict)  # of metrics, also of those without a sample
+    labels: dict[str, dict[str, set[str]]] = field(default_factory=dict)  # of those with samples
 
-    def take(self, text: str) -> None:
+    def take(self, component: str, text: str) -> None:
         """What one process says."""
+        names, labels = self.names.setdefault(component, set()), self.labels.setdefault(component, {})
         for family in text_string_to_metric_families(text):
-            self.names |= {f"{family.name}{suffix}" for suffix in SUFFIXES}
+            names |= {f"{family.name}{suffix}" for suffix in SUFFIXES}
             for sample in family.samples:
-                self.labels.setdefault(sample.name, set()).update(sample.labels)
+                labels.setdefault(sample.name, set()).update(sample.labels)
+
+    def problem(self, asked: "Asked") -> str:
+        """What a query asks for and does not get; empty if it does."""
+        scope = [component for component in self.names if asked.includes(component)]
+        if not any(asked.metric in self.names[component] for component in scope):
+            return f"{', '.join(scope)}: no {asked.metric}"
+        found = [self.labels[component][asked.metric] for component in scope if asked.metric in self.labels[component]]
+        if not found:
+            return "" if asked.metric in RARE else f"{', '.join(scope)}: {asked.metric} has no samples"
+        missing = asked.labels - set().union(*found) - TARGET - {"le"}
+        return f"{asked.metric} has no label {', '.join(sorted(missing))}" if missing else ""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One metric of a query, and the labels that the query knows it by."""
+
+    metric: str
+    labels: set[str]
+    matchers: str
+
+    def includes(self, component: str) -> bool:
+        """Whether it asks the processes of that component."""
+        operator, value = (re.findall(r'\bcomponent(!?=)"([^"]*)"', self.matchers) or [("!=", "")])[0]
+        return bool((component == value) == (operator == "="))
 
 
 def queries() -> Iterator[tuple[str, str]]:
@@ -87,8 +113,8 @@ async def exposed(
                 one.kill()
                 await asyncio.to_thread(tracker.send, [0.2] * 8)
                 found = Exposed()
-                for page in await asyncio.gather(*map(scrape, (gateway, vision, text, two))):
-                    found.take(page)
+                for replica in (gateway, text, two, vision):
+                    found.take(replica.component, await scrape(replica))
         yield found
 
 
@@ -107,36 +133,39 @@ async def scrape(replica: Replica) -> str:
         return await answer.text()
 
 
-def asked(query: str) -> Iterator[tuple[str, set[str]]]:
-    """(metric, labels) of a query."""
+def asked(query: str) -> Iterator[Asked]:
+    """The metrics of a query."""
     grouped = {label.strip() for group in BY.findall(query) for label in group.split(",")}
-    for name, matchers in METRIC.findall(query):
-        yield name, grouped | set(re.findall(r"(\w+)\s*(?:=|!=|=~|!~)\"", matchers))
+    for metric, matchers in METRIC.findall(query):
+        yield Asked(metric, grouped | set(re.findall(r"(\w+)\s*(?:=|!=|=~|!~)\"", matchers)), matchers)
 
 
 @pytest.mark.parametrize(("where", "query"), QUERIES, ids=[where for where, _ in QUERIES])
 async def test_a_query_asks_for_what_a_running_suite_exposes(exposed: Exposed, where: str, query: str) -> None:
     metrics = list(asked(query))
     assert metrics or "kustomization" in where or "gateway/scaling" in where
-    for name, labels in metrics:
-        assert name in exposed.names
-        if name not in exposed.labels:
-            assert name in RARE
-        elif missing := labels - exposed.labels[name] - TARGET - {"le"}:
-            pytest.fail(f"{name} has no label {', '.join(sorted(missing))}")
+    assert [problem for one in metrics if (problem := exposed.problem(one))] == []
 
 
-async def test_a_metric_and_a_label_that_do_not_exist_are_seen(exposed: Exposed) -> None:
-    assert "trivium_calls" not in exposed.labels
-    (name, labels), *_ = asked('sum by (verb) (rate(trivium_calls_total{colour="red"}[5m]))')
-    assert labels - exposed.labels[name] == {"verb", "colour"}
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("trivium_calls_ended_total", "gateway, language, sequence, vision: no trivium_calls_ended_total"),
+        ('trivium_live_streams{component="gateway"}', "gateway: no trivium_live_streams"),
+        ('trivium_stage_seconds_bucket{component="gateway"}', "gateway: trivium_stage_seconds_bucket has no samples"),
+        ('sum by (verb) (trivium_calls_total{colour="red"})', "trivium_calls_total has no label colour, verb"),
+    ],
+)
+async def test_a_query_for_what_does_not_exist_is_seen(exposed: Exposed, query: str, expected: str) -> None:
+    assert [exposed.problem(one) for one in asked(query)] == [expected]
 
 
 async def test_every_metric_of_ours_is_on_the_dashboard(exposed: Exposed) -> None:
-    shown: Sequence[str] = [name for where, query in QUERIES for name, _ in asked(query)]
+    shown = [one.metric for _, query in QUERIES for one in asked(query)]
     ours = {
         re.sub(r"_(bucket|sum|count)$", "", name)
-        for name in exposed.labels
+        for labels in exposed.labels.values()
+        for name in labels
         if name.startswith("trivium_") and not name.endswith("_created")
     }
     assert {name for name in ours if not any(found.startswith(name) for found in shown)} == set()
