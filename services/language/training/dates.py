@@ -10,6 +10,8 @@ from services.language.training.date_formats import FORMATS, Format
 FIRST, LAST = date(1900, 1, 1), date(2099, 12, 31)
 PARTS = 10  # one of so many days is held out
 UNTIDY = 0.25  # part of the training texts in which spaces and commas are a bit off
+HARD, OFTEN = "{words}", 4  # numbers in words are the hardest: patterns with this are so many times as frequent
+DRAWN = tuple(each for each in FORMATS for _ in range(OFTEN if HARD in each.pattern else 1))
 Pair = tuple[str, str]  # a text, and the day that it means in ISO 8601
 
 
@@ -31,10 +33,10 @@ def writable(some: Iterable[date]) -> dict[Format, list[date]]:
 
 
 def pairs(some: dict[Format, list[date]], count: int, random: Random) -> list[Pair]:
-    """So many texts to train with: each format is as likely as any other."""
+    """So many texts to train with: each format is as likely as any other, but for the hard ones."""
     found = []
     for _ in range(count):
-        each = random.choice(FORMATS)
+        each = random.choice(DRAWN)
         day = random.choice(some[each])
         text = each.write(day, random)
         found.append((untidy(text, random) if random.random() < UNTIDY else text, day.isoformat()))

@@ -24,7 +24,7 @@ VOCAB = 2048
 # is a token of its own, so that a prompt may end with one and its tokens are those that training has seen.
 PIECES = r"\n+|[^\S\n]+(?!\S)| ?\w+| ?[^\s\w]+|[^\S\n]+"
 MAX_TOKENS = 512
-LENGTHS = ((0.5, 128), (0.85, 256), (1.0, MAX_TOKENS))  # up to this part of the training, windows have so many tokens
+LENGTHS = ((0.55, 128), (0.85, 256), (1.0, MAX_TOKENS))  # up to this part of the training, windows have so many tokens
 
 
 def tokenizer(texts: Sequence[str]) -> Tokenizer:

@@ -18,7 +18,7 @@ from services.kit.training.digest import ROOT
 FOLDER = ROOT / ".cache" / "training"
 EVERY_S = 30.0  # so much work may be lost
 WARM_UP = 40  # steps in which the learning rate rises
-FALLING = 0.5  # part of the steps, the last ones, in which it falls to nothing
+FALLING = 0.6  # part of the steps, the last ones, in which it falls to nothing
 SMOOTHING = 0.02  # weight of the newest loss in what is reported
 MAX_NORM = 1.0  # of the gradient
 
