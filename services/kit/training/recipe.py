@@ -10,6 +10,8 @@ from services.kit.inference import bundle as bundles
 from services.kit.inference.bundle import Bundle
 from services.kit.training.progress import say
 
+SHOWN = 16  # measured values, the first ones; the manifest has all of them
+
 
 @dataclass(frozen=True, slots=True)
 class Hyperparameters:
@@ -61,6 +63,7 @@ def _make(folder: Path, recipe: Recipe) -> Bundle:
     bundle = recipe.build(folder)
     bundles.write_labels(folder / recipe.name, {"stable": recipe.version})
     metrics = bundle.manifest.metrics
-    values = ", ".join(f"{name} {value:.4f}" for name, value in metrics.values.items()) if metrics else ""
+    shown = list(metrics.values.items())[:SHOWN] if metrics else []
+    values = ", ".join(f"{name} {value:.4f}" for name, value in shown)
     say(f"{recipe.name}/{recipe.version}: done in {time.monotonic() - started:.0f} s; held out: {values}")
     return bundle
