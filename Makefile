@@ -51,6 +51,7 @@ chaos: setup-dev ## kill, pause and cut while traffic runs; the long ones too
 bench: setup-dev ## measure latency and throughput; writes tests/bench/results
 	@$(PYTHON_BIN) -m tests.bench
 	@$(PYTHON_BIN) -m tests.bench.streams
+	@$(PYTHON_BIN) -m tests.bench.generation
 
 protos: setup-dev ## generate the Python code and descriptors from protos/
 	@$(PYTHON_BIN) protos/generate.py
