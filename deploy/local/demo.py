@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from deploy.local.settings import ROOT
-from trivium.client import DEFAULT_ADDRESS, Client, TriviumCallError
+from trivium.client import DEFAULT_ADDRESS, Client, GenerateOptions, TriviumCallError
 
 IMAGES = 4
 LOOKS = (16, 32, 48, 64)  # pixels after which a digit is looked at
@@ -94,11 +94,16 @@ def _function(client: Client, services: Path, say: Say) -> None:
     """How a function goes on."""
     if not _has_texts(services, "python-gpt"):
         return
-    answer = client.complete(FUNCTION, "python-gpt", max_new_tokens=TOKENS, stop="\n\n", timeout_s=LIMIT_S)
+    drawn = GenerateOptions(  # the most probable tokens alone soon repeat themselves
+        max_new_tokens=TOKENS, temperature=0.7, top_p=0.9, seed=4
+    )
+    answer = client.complete(FUNCTION, "python-gpt", timeout_s=LIMIT_S, **drawn)
     say(f"  {answer.model} goes on with a function, {answer.usage.generated_tokens} tokens:")
     for line in f"{FUNCTION}{answer}".splitlines()[:LINES]:
         say(f"    {line}")
-    say(f"  try: printf 'def fibonacci(n):\\n' | .venv/bin/trivium generate --echo -{_option(client)}")
+    say(
+        f"  try: printf 'def fibonacci(n):\\n' | .venv/bin/trivium generate --echo --temperature 0.7 -{_option(client)}"
+    )
 
 
 def _has_texts(services: Path, model: str) -> bool:

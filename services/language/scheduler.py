@@ -111,6 +111,7 @@ class Scheduler:
         sequence.left = True
         if self._waiting.remove(sequence):
             self._metrics.finished("cancelled")
+            self._count(sequence, "cancelled")
 
     def _check_open(self) -> None:
         if self._broken:
