@@ -4,6 +4,7 @@ MAKEFLAGS += --no-print-directory
 PYTHON_BIN := .venv/bin/python
 BUF := @bufbuild/buf@1.75.0
 export BASE_IMAGE GPU PYTHON
+export ORT_DISABLE_TELEMETRY ?= 1
 
 .PHONY: help setup setup-dev run test check lint type unit test-hf integration chaos bench protos models gpu-check image-test deploy-check lock
 

@@ -120,6 +120,8 @@ class Docker:
     ) -> Container:
         """How to run the image, or another program in it."""
         hardened = ["--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--network=host"]
+        if self.name == "podman":  # which else mounts folders that can be written over /tmp and its like
+            hardened.append("--read-only-tmpfs=false")
         settings = [f"--env={key}={value}" for key, value in environment.items()]
         mounts = [f"--volume={source}:{target}:ro" for source, target in volumes.items()]
         entry = [f"--entrypoint={program[0]}"] if program else []
@@ -162,7 +164,7 @@ class Buildah:
         """Builds the checkout's Dockerfile with these build arguments."""
         own = os.environ.get("SSL_CERT_FILE")  # a proxy here may sign with certificates that only this machine knows
         trust = [f"--volume={own}:{CA_BUNDLE}:ro"] if own else []
-        options = ["--isolation=chroot", "--layers", "--pull-never", *trust]
+        options = ["--isolation=chroot", "--layers", "--force-rm", "--pull-never", *trust]
         _check(["buildah", "bud", *options, "-f", DOCKERFILE, *_build_arguments(arguments), "-t", image, "."])
 
     def size(self, image: str) -> int:

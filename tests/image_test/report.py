@@ -31,9 +31,9 @@ class Report:
             for component, size in self.sizes.items()
         ]
         heading = f"Built with {self.engine} on {self.base} ({self.base_size / MIB:.0f} MiB)."
-        columns = ["image", "MiB", "without its base", "start to READY, s"]
+        columns = ["image", "MiB", "without its base", "start to READY, s (starts)"]
         return "\n\n".join([heading, render(columns, rows), *self.counts])
 
     def _start(self, component: str) -> str:
         found = self.starts[component]
-        return f"{median(found):.1f} ({len(found)} starts, {min(found):.1f}-{max(found):.1f})" if found else ""
+        return f"{median(found):.1f} [{min(found):.1f}-{max(found):.1f}] ({len(found)})" if found else ""

@@ -38,6 +38,7 @@ print(json.dumps({
     "bundles": sorted(path.parent.parent.name for path in site.glob("services/*/bundles/*/*/manifest.json")),
     "modules": [name for name in names if importlib.util.find_spec(name)],
     "inference": (site / "services/kit/inference").exists(),
+    "reports": os.environ.get("ORT_DISABLE_TELEMETRY") != "1",
     "serve": pathlib.Path("/opt/trivium/bin/serve").read_text().splitlines()[0],
 }))
 """
@@ -74,6 +75,7 @@ def test_it_holds_no_compiler_no_pip_no_torch_and_no_training(component: str, lo
     assert found["tools"] == []
     assert found["training"] == []
     assert not {"torch", "pip", "trivium.client"} & set(found["modules"])
+    assert not found["reports"]
     assert found["serve"] == f"#!{PYTHON}"
 
 

@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -75,3 +78,12 @@ def test_a_session_that_did_not_get_cuda_stops_the_start(tmp_path: Path, monkeyp
     with pytest.raises(StartupError, match="got CPUExecutionProvider instead of CUDAExecutionProvider") as raised:
         Engine(path, EngineSettings(device="auto"))
     assert "gpu.lock" in raised.value.hint
+
+
+def test_the_runtime_reports_nothing_to_its_maker(tmp_path: Path) -> None:
+    """It would begin with an identifier of the machine in HOME."""
+    inherited = {key: value for key, value in os.environ.items() if key not in ("ORT_DISABLE_TELEMETRY", "CI")}
+    environment = {**inherited, "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    command = [sys.executable, "-c", "import services.kit.inference.engine"]
+    subprocess.run(command, env=environment, check=True, timeout=60)
+    assert list(tmp_path.rglob("*")) == []
