@@ -51,20 +51,18 @@ class Batch:
     """Args:
     runs: the graphs and their caches.
     candidates: the most probable tokens that a draw is made from.
-    longest: tokens of the longest text.
     prefixes: beginnings that were computed before; None for models with an encoder, where they depend on the source.
     """
 
-    def __init__(self, runs: Runs, candidates: int, longest: int, prefixes: Prefixes | None) -> None:
+    def __init__(self, runs: Runs, candidates: int, prefixes: Prefixes | None) -> None:
         self._runs, self._cache, self._cross = runs, runs.cache, runs.cross
-        self._candidates, self._longest, self._prefixes = candidates, longest, prefixes
+        self._candidates, self._prefixes = candidates, prefixes
         self.rows: list[Sequence] = []
         self.last_run: Run | None = None
 
     def fits(self, sequence: Sequence) -> bool:
         """Whether there is memory for it until its end, beside the others until theirs."""
-        longest = max([sequence.longest, *(row.longest for row in self.rows)])
-        return self._cache.fits(len(self.rows) + 1, longest)
+        return self._cache.fits(len(self.rows) + 1, self._longest_of([sequence, *self.rows]))
 
     @property
     def reserved(self) -> int:
@@ -143,7 +141,7 @@ class Batch:
     def _reading(self, budget: int) -> list[int]:
         """The neighbouring slots whose prompts are read in one run."""
         group: list[int] = []
-        steps = 0
+        steps, room = 0, self._cache.room(self._longest_of(self.rows))  # memory is there for no more, also for padding
         for slot, row in enumerate(self.rows):
             if row.to_read <= 1 and row.scored_from is None:
                 if group:
@@ -152,13 +150,18 @@ class Batch:
             wider = max(steps, min(row.to_read, budget))
             members = [*group, slot]
             too_much = len(members) * wider > budget or row.scored_from is not None
-            too_long = any(self.rows[member].cached + wider > self._longest for member in members)
+            too_long = any(self.rows[member].cached + wider > room for member in members)
             if group and (too_much or too_long):
                 break
             group, steps = members, wider
             if row.scored_from is not None:
                 break
         return group
+
+    @staticmethod
+    def _longest_of(texts: list[Sequence]) -> int:
+        """Tokens that the longest of them may have; 0 if there is none."""
+        return max((text.longest for text in texts), default=0)
 
     def _draws_of(self, row: int, sequence: Sequence, count: int) -> Iterator[_Draw]:
         """The tokens to choose after `count` more of them were read."""

@@ -55,18 +55,18 @@ class Cache:
         return self._capacity
 
     def settle(self, needed: int, used: Sequence[int]) -> None:
-        """Makes the size fit: at once when it is too small, late when it is too large.
+        """Makes the size fit: at once when it is too small or the rows have no memory for it, else late.
 
         Args:
             needed: tokens of the longest row after the next run.
-            used: tokens that each row has now.
+            used: tokens that each row has now; `fits` is true of so many rows.
         """
         size = self.room(needed)
         if size > self.size:
             for row in reversed(range(len(used))):
                 self._relay(row, used[row], size, reversed(range(self._heads)))
             self.size = size
-        elif size * 4 <= self.size:
+        elif size * 4 <= self.size or (size < self.size and len(used) * self.size > self._capacity):
             for row in range(len(used)):
                 self._relay(row, used[row], size, range(self._heads))
             self.size = size

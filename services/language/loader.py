@@ -57,7 +57,7 @@ def loader(settings: GenerationSettings, metrics: GenerationMetrics) -> Load[Pip
         tokenizer = await asyncio.to_thread(Tokenizer, bundle.path / generation.tokenizer, generation.vocab)
         runs = _runs(generation, engine, encoder, settings)
         prefixes = Prefixes(settings.prefix_mib * MIB) if encoder is None else None
-        batch = Batch(runs, graph.candidates(generation), generation.max_tokens, prefixes)
+        batch = Batch(runs, graph.candidates(generation), prefixes)
         scheduler = Scheduler(
             batch,
             settings,

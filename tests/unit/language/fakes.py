@@ -46,6 +46,7 @@ class FakeRuns:
         self.runs.append((first, rows, steps))
         for row in range(rows):
             assert start[row] + steps <= self.cache.size
+            assert (first + rows) * self.cache.size <= self.cache.capacity
             values = np.stack([token_ids[row], -token_ids[row]]).astype(np.float32)[:, np.newaxis, :, np.newaxis]
             self.cache.write(first + row, int(start[row]), values)
         tokens = [self._next(first, steps, start, int(index)) for index in draws.out_index]
@@ -76,7 +77,7 @@ def written(prompt: Tokens[int], count: int) -> list[int]:
 
 def batch(runs: FakeRuns, prefix_bytes: int = 0) -> Batch:
     """A batch over a fake model."""
-    return Batch(runs, 64, LONGEST, Prefixes(prefix_bytes))  # type: ignore[arg-type]
+    return Batch(runs, 64, Prefixes(prefix_bytes))  # type: ignore[arg-type]
 
 
 def metrics() -> ModelMetrics:

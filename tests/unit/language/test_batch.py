@@ -63,6 +63,18 @@ def test_texts_that_join_and_leave_at_any_step_are_what_they_are_alone() -> None
         assert all(text.made == expected(prompt, text.limit) for prompt, text in texts)
 
 
+def test_texts_for_which_there_is_just_memory_are_what_they_are_alone() -> None:
+    for budget in (7, 64, 512):
+        work, source = batch(FakeRuns(rows=2)), random.Random(budget)  # memory for two long texts, or many short ones
+        waiting = [(prompt, sequence(prompt, source.randrange(1, 60))) for prompt in prompts(80, longest=64)]
+        texts = list(waiting)
+        while waiting or work.rows:
+            while waiting and len(work.rows) < 16 and source.random() < 0.8 and work.fits(waiting[-1][1]):
+                work.join(waiting.pop()[1])
+            turn(work, budget)
+        assert all(text.made == expected(prompt, text.limit) for prompt, text in texts)
+
+
 def test_the_tokens_of_prompt_and_text_are_one_row() -> None:
     text = sequence([1, 2, 3])
     for token in (4, 5, 6):

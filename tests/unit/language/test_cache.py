@@ -56,6 +56,14 @@ def test_memory_that_is_reserved_is_not_exceeded(cache: Cache) -> None:
     assert cache.fits(12, 30)
 
 
+def test_room_that_a_long_text_had_goes_when_more_rows_need_the_memory(cache: Cache) -> None:
+    cache.settle(50, [0] * 8)
+    cache.settle(30, [9] * 10)
+    assert cache.size == 50
+    cache.settle(30, [*[9] * 10, 0])
+    assert cache.size == 32
+
+
 def test_there_is_always_memory_for_one_text() -> None:
     assert Cache(2, 1, 1, capacity=1, longest=50, dtype="float32").fits(1, 50)
 
