@@ -10,6 +10,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 
 import structlog
@@ -79,6 +80,7 @@ class Scheduler:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._close()
+        self._metrics.watch(float, float, float, 0)  # or the gauges would keep the cache in memory
 
     @property
     def waiting(self) -> int:
@@ -170,13 +172,15 @@ class Scheduler:
         self._let_out()
         self._let_in()
         busy = any(row.to_read == 1 for row in self._batch.rows)
-        news = self._batch.prefill(
-            self._settings.chunk_tokens if busy else max(IDLE_BUDGET, self._settings.chunk_tokens)
-        )
-        self._ran(news)
-        written = self._batch.decode()
-        self._ran(written)
-        self._tell(news + written)
+        budget = self._settings.chunk_tokens if busy else max(IDLE_BUDGET, self._settings.chunk_tokens)
+        news: list[News] = []
+        try:
+            for run in (partial(self._batch.prefill, budget), self._batch.decode):
+                newest = run()
+                news += newest
+                self._ran(newest)
+        finally:
+            self._tell(news)  # also where a run fails: a text that the one before has ended is in work no more
 
     def _let_out(self) -> None:
         """Those who left, or whose deadline has passed."""
@@ -261,10 +265,12 @@ class Scheduler:
             self._broken = True
             self._log.critical("scheduler_broken", exc_info=failure)
             for sequence in self._batch.rows:
+                self._metrics.finished("failed")
                 self._fail(
                     sequence, NotReady("the engine of this model has failed", executed="unknown", stage="compute")
                 )
             for sequence in self._waiting.clear():
+                self._metrics.finished("failed")
                 self._fail(sequence, NotReady("the engine of this model has failed", stage="queue"))
             self._on_broken()
         _finish(self._warm, failure)

@@ -1,11 +1,15 @@
 import asyncio
 import contextlib
+import gc
+import weakref
 from collections.abc import AsyncIterator
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from services.kit.deadline import Deadline
 from services.kit.errors import DeadlineExpired, DeadlineUnreachable, Draining, NotReady, Overloaded, TriviumError
+from services.language.metrics import GenerationMetrics
 from services.language.sampling import Sampling
 from services.language.scheduler import Scheduler
 from services.language.sequence import Sequence
@@ -196,6 +200,21 @@ async def test_a_run_that_fails_takes_the_model_out_of_service_and_leaves_nobody
             made.submit([text([2], 4)])
 
 
+async def test_a_text_that_has_ended_is_told_even_if_the_next_run_fails() -> None:
+    class FailsAtDecode(FakeRuns):
+        def run(self, first: int, token_ids: object, *arguments: object, **others: object) -> object:  # type: ignore[override]
+            self.fails = bool(self.runs)
+            return super().run(first, token_ids, *arguments, **others)  # type: ignore[arg-type]
+
+    made = Scheduler(batch(FailsAtDecode()), GenerationSettings(), metrics(), warm_up=lambda: None)
+    async with made, asyncio.timeout(10):
+        lost, ended = text([1], 4), text([2, 3], 1)
+        made.submit([lost, ended])
+        with pytest.raises(NotReady):
+            await tokens(lost)
+        assert await tokens(ended) == written([2, 3], 1)
+
+
 async def test_texts_in_work_are_finished_when_the_model_is_unloaded() -> None:
     last = text([1], 50)
     async with scheduler() as made:
@@ -203,6 +222,18 @@ async def test_texts_in_work_are_finished_when_the_model_is_unloaded() -> None:
     assert len(last.made) == 50
     with pytest.raises(Draining):
         made.submit([text([2])])
+
+
+async def test_nothing_keeps_the_cache_of_a_model_that_was_unloaded() -> None:
+    counted = GenerationMetrics(CollectorRegistry())
+    runs = FakeRuns()
+    cache = weakref.ref(runs.cache)
+    made = Scheduler(batch(runs), GenerationSettings(), counted.of("fake", 1), warm_up=lambda: None)
+    async with made:
+        made.submit([text([1], 4)])
+    del made, runs
+    gc.collect()
+    assert cache() is None
 
 
 async def test_a_text_is_counted_once() -> None:
