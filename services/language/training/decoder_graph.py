@@ -43,10 +43,11 @@ class DecoderGraph(nn.Module):
         if self.network.positions is not None:
             x = x + self.network.positions(positions)
         more, present = None, []
+        mask = self._mask(token_ids, start, past[0])
         for index, layer in enumerate(self.network.layers):
             assert isinstance(layer, Layer)
             y, x = _normalised(x, more, layer.attention_norm)
-            more, *cache = self._attention(layer.attention, y, positions, start, *past[2 * index : 2 * index + 2])
+            more, *cache = self._attention(layer.attention, y, positions, start, mask, *past[2 * index : 2 * index + 2])
             present += cache
             if layer.cross is not None and layer.cross_norm is not None:
                 y, x = _normalised(x, more, layer.cross_norm)
@@ -63,8 +64,16 @@ class DecoderGraph(nn.Module):
             start[:, None] + torch.arange(token_ids.shape[1])[None], max=self.network.config.max_tokens - 1
         )
 
+    def _mask(self, token_ids: Tensor, start: Tensor, keys: Tensor) -> Tensor:
+        """[B, 1, heads / kv_heads * T, M]: 0 where a position sees a key, else what makes it too small."""
+        config = self.network.config
+        last = start[:, None] + torch.arange(token_ids.shape[1])[None]
+        seen = torch.arange(keys.shape[2])[None, None] <= last[:, :, None]
+        mask = torch.where(seen, 0.0, -1e9).to(keys.dtype)[:, None]
+        return torch.cat([mask] * (config.heads // config.kv_heads), 2)
+
     def _attention(
-        self, part: Attention, x: Tensor, positions: Tensor, start: Tensor, keys: Tensor, values: Tensor
+        self, part: Attention, x: Tensor, positions: Tensor, start: Tensor, mask: Tensor, keys: Tensor, values: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         q, k, v = part.split(part.qkv(x))
         if part.query_norm is not None and part.key_norm is not None:
@@ -73,7 +82,7 @@ class DecoderGraph(nn.Module):
             tables = self.network.cosines, self.network.sines
             q, k = nodes.rotated(q, *tables, positions), nodes.rotated(k, *tables, positions)
         keys, values = nodes.scattered(keys, k, start), nodes.scattered(values, v, start)
-        return part.output(nodes.attention(q, keys, values, start + x.shape[1], causal=True)), keys, values
+        return part.output(nodes.causal_attention(q, keys, values, mask)), keys, values
 
 
 class EncoderGraph(nn.Module):
@@ -97,7 +106,7 @@ class EncoderGraph(nn.Module):
             assert isinstance(layer, Layer)
             y, x = _normalised(x, more, layer.attention_norm)
             q, k, v = layer.attention.split(layer.attention.qkv(y))
-            more = layer.attention.output(nodes.attention(q, k, v, source_length, causal=False))
+            more = layer.attention.output(nodes.attention(q, k, v, source_length))
             y, x = _normalised(x, more, layer.mlp_norm)
             more = _feed_forward(layer.mlp, y)
         x, _ = _normalised(x, more, network.encoder_norm)
@@ -112,7 +121,7 @@ def _normalised(x: Tensor, more: Tensor | None, norm: nn.RMSNorm | nn.LayerNorm)
 
 def _cross(part: CrossAttention, x: Tensor, length: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     q = part.split(part.query(x))
-    return part.output(nodes.attention(q, keys, values, length, causal=False))  # type: ignore[no-any-return]
+    return part.output(nodes.attention(q, keys, values, length))  # type: ignore[no-any-return]
 
 
 def _feed_forward(part: FeedForward, x: Tensor) -> Tensor:

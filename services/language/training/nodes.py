@@ -1,7 +1,8 @@
 """ONNX's own nodes as torch functions; only an exporter can run them.
 
 A product of matrices that are both computed never gets one row: ONNX Runtime's CPU kernel rounds one row otherwise than
-several, and a text would depend on how it was cut into runs. So attention repeats its first query and drops the answer.
+several, and a text would depend on how it was cut into runs. So where every head has keys of its own, attention repeats
+its first query and drops the answer; where several share them, their queries are the rows of one product.
 """
 
 from collections.abc import Sequence
@@ -20,14 +21,26 @@ def scattered(cache: Tensor, new: Tensor, start: Tensor) -> Tensor:
     return _node("TensorScatter", [cache, new, start], cache, {"axis": 2, "mode": "linear"})
 
 
-def attention(q: Tensor, keys: Tensor, values: Tensor, lengths: Tensor, *, causal: bool) -> Tensor:
-    """[B, T, heads * head_dim] from queries [B, heads, T, head_dim] and keys and values of at least `lengths` [B].
+def causal_attention(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+    """[B, T, heads * head_dim] from queries [B, heads, T, head_dim]; heads that share keys are rows of one product.
 
     Args:
-        lengths: how many keys each row has; where `causal`, its last query is that of the last key.
+        mask: [B, 1, heads / kv_heads * T, M], added to the products.
     """
-    twice = torch.cat((q[:, :, :1], q), 2)  # in front, as the causal diagonal ends at the row's end
-    y = _node("Attention", [twice, keys, values, None, None, None, lengths], twice, {"is_causal": int(causal)})
+    shared = q.shape[1] // keys.shape[1]
+    if shared == 1:
+        twice, mask = (torch.cat((x[:, :, :1], x), 2) for x in (q, mask))
+        y = _node("Attention", [twice, keys, values, mask], twice, None)
+        return y[:, :, 1:].transpose(1, 2).flatten(2)
+    folded = q.reshape(q.shape[0], keys.shape[1], shared * q.shape[2], q.shape[3])
+    y = _node("Attention", [folded, keys, values, mask], folded, None)
+    return y.reshape(q.shape).transpose(1, 2).flatten(2)
+
+
+def attention(q: Tensor, keys: Tensor, values: Tensor, lengths: Tensor) -> Tensor:
+    """[B, T, heads * head_dim] from queries [B, heads, T, head_dim] and as many of the keys as `lengths` [B] says."""
+    twice = torch.cat((q[:, :, :1], q), 2)
+    y = _node("Attention", [twice, keys, values, None, None, None, lengths], twice, {"is_causal": 0})
     return y[:, :, 1:].transpose(1, 2).flatten(2)
 
 
