@@ -6,7 +6,7 @@ BUF := @bufbuild/buf@1.75.0
 export BASE_IMAGE GPU PYTHON
 export ORT_DISABLE_TELEMETRY ?= 1
 
-.PHONY: help setup setup-dev run test check lint type unit test-hf integration chaos bench protos models gpu-check image-test deploy-check lock
+.PHONY: help setup setup-dev run test check lint type unit test-hf integration chaos bench protos models gpu-check image-test deploy-check pods-test lock
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | while IFS='	' read -r target text; do printf '  %-12s %s\n' "$$target" "$$text"; done
@@ -69,7 +69,11 @@ image-test: setup-dev ## build all images with what is here, start them and look
 
 deploy-check: ## build and check everything in deploy/, without a cluster
 	@deploy/local/setup dev deploy
-	@$(PYTHON_BIN) -m pytest -q tests/deploy
+	@$(PYTHON_BIN) -m pytest -q --ignore=tests/deploy/test_pods.py tests/deploy
+
+pods-test: ## as root on Linux: run the pods of the cpu overlay in network namespaces, with a roll-out under traffic
+	@deploy/local/setup dev deploy
+	@$(PYTHON_BIN) -m pytest -q -rs tests/deploy/test_pods.py
 
 lock: setup-dev ## write requirements/*.lock from pyproject.toml (LOCK_UPGRADE=1: with the newest versions)
 	@requirements/lock.sh
