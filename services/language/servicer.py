@@ -13,7 +13,6 @@ from services.kit.inference import ranking
 from services.kit.inference.job import Output
 from services.kit.inference.manifest import Manifest
 from services.kit.inference.models import Models
-from services.language import wishes
 from services.language.answers import Answers, logprob, scores
 from services.language.classifier import Classifier
 from services.language.leaving import Leaving
@@ -108,8 +107,7 @@ class LanguageServicer:
         model, writer = self._writer(request.model, "tokens")
         model.report(NOTHING_COMPUTED, call)
         with call.timed("encode"):
-            await writer.encode(request.text, "text")  # within what the model takes
-            tokens = writer.tokenizer.tokens(request.text)
+            tokens = await writer.tokens(request.text)
             if request.add_special_tokens:
                 before, behind = (
                     [Token(token, writer.tokenizer.piece(token), at, at) for token in added]
@@ -126,11 +124,8 @@ class LanguageServicer:
         model, writer = self._writer(request.model, "tokens")
         model.report(NOTHING_COMPUTED, call)
         with call.timed("encode"):
-            wishes.check_tokens("token_ids", request.token_ids, writer.generation)
-            keep = request.keep_special_tokens
-            return pb.DetokenizeResponse(
-                text=writer.tokenizer.decode(list(request.token_ids), keep_special_tokens=keep)
-            )
+            text = writer.text(request.token_ids, keep_special_tokens=request.keep_special_tokens)
+            return pb.DetokenizeResponse(text=text)
 
     async def _computed(self, model: LanguageModel, classifier: Classifier, text: str, call: Call) -> Output:
         """The outputs for one text, beside other callers'."""

@@ -48,12 +48,12 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """The tokens of a text, without special ones added."""
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        ids: list[int] = self._encoded(text).ids
         return ids
 
     def tokens(self, text: str) -> list[Token]:
         """The same, with what each of them is."""
-        found = self._tokenizer.encode(text, add_special_tokens=False)
+        found = self._encoded(text)
         parts = zip(found.ids, found.tokens, found.offsets, strict=True)
         return [Token(token, piece, begin, end) for token, piece, (begin, end) in parts]
 
@@ -65,3 +65,7 @@ class Tokenizer:
         """The text of tokens; bytes that are no whole character appear as U+FFFD."""
         text: str = self._tokenizer.decode(tokens, skip_special_tokens=not keep_special_tokens)
         return text
+
+    def _encoded(self, text: str) -> Any:
+        """Of the library's ways the one that lets other threads run meanwhile."""
+        return self._tokenizer.encode_batch([text], add_special_tokens=False)[0]

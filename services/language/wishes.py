@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from services.kit.errors import InvalidField
+from services.kit.errors import InputTooLarge, InvalidField
 from services.kit.inference.manifest import Generation
 from services.language import graph
 from services.language.sampling import Sampling, seed_of
@@ -95,11 +95,19 @@ def _check_continuation(request: pb.GenerateRequest, generation: Generation) -> 
     if not request.HasField("continue_from"):
         return
     given, texts = request.continue_from, request.n or 1
-    check_tokens("continue_from.generated_token_ids", given.generated_token_ids, generation)
-    for index, further in enumerate(given.further):
-        check_tokens(f"continue_from.further[{index}].ids", further.ids, generation)
     if len(given.further) >= texts:
         raise _invalid("continue_from.further", f"at most {texts - 1} where n is {texts}", len(given.further))
+    named = [("continue_from.generated_token_ids", given.generated_token_ids)]
+    named += [(f"continue_from.further[{index}].ids", further.ids) for index, further in enumerate(given.further)]
+    for field, tokens in named:
+        if len(tokens) > generation.max_tokens:  # before each of them is looked at
+            raise InputTooLarge(
+                f"{field} has {len(tokens)} tokens and this model takes {generation.max_tokens}",
+                field=field,
+                limit=str(generation.max_tokens),
+                value=str(len(tokens)),
+            )
+        check_tokens(field, tokens, generation)
     if request.temperature > 0 and not request.HasField("seed"):
         raise InvalidField(
             "continue_from needs the seed of the text where the temperature is not 0: the first answer told it",

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from collections.abc import Sequence as Tokens
 from dataclasses import dataclass
+from typing import TypeVar
 
 from services.kit.deadline import Deadline
 from services.kit.errors import InputTooLarge, InvalidField
@@ -12,10 +13,13 @@ from services.language import wishes
 from services.language.sampling import Sampling
 from services.language.scheduler import Scheduler
 from services.language.sequence import Sequence
-from services.language.tokenizer import Tokenizer
+from services.language.tokenizer import Token, Tokenizer
 from trivium.language.v1 import language_pb2 as pb
 
 QUICK = 4096  # characters that are cut into tokens without a thread
+QUICK_REPLAY = 64  # tokens of a text to go on with that are taken in without a thread
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +78,10 @@ class Writer:
             made = continued[choice] if choice < len(continued) else []
             if len(made) > limit:
                 raise _too_many("continue_from", len(made), limit, "max_new_tokens")
-            sequence.replay(made)
+            if len(made) <= QUICK_REPLAY:
+                sequence.replay(made)
+            else:
+                await asyncio.to_thread(sequence.replay, made)
             sequences.append(sequence)
         return Texts(sequences, prompt if source is None else source, woken)
 
@@ -114,13 +121,34 @@ class Writer:
         Raises:
             InputTooLarge: so long a text has more tokens than the model takes.
         """
-        most = self._most(field)
+        return await self._cut(text, field, self._most(field), self.tokenizer.encode)
+
+    async def tokens(self, text: str) -> list[Token]:
+        """The tokens of the field `text`, with what each of them is.
+
+        Raises:
+            InputTooLarge: more than the model takes anywhere.
+        """
+        found = await self._cut(text, "text", self._longest, self.tokenizer.tokens)
+        _check_count("text", len(found), self._longest)
+        return found
+
+    def text(self, tokens: Tokens[int], *, keep_special_tokens: bool) -> str:
+        """The text of the field `token_ids`.
+
+        Raises:
+            InvalidField, InputTooLarge: tokens that the model does not have, or more than it takes anywhere.
+        """
+        _check_count("token_ids", len(tokens), self._longest)
+        wishes.check_tokens("token_ids", tokens, self.generation)
+        return self.tokenizer.decode(list(tokens), keep_special_tokens=keep_special_tokens)
+
+    async def _cut(self, text: str, field: str, most: int, cut: Callable[[str], Found]) -> Found:
+        """What `cut` makes of a text."""
         fewest = -(-len(text) // self.tokenizer.longest)
         if fewest > most:
             raise _too_many(field, fewest, most, f"{len(text)} characters, which is at least so many tokens")
-        if len(text) <= QUICK:
-            return self.tokenizer.encode(text)
-        return await asyncio.to_thread(self.tokenizer.encode, text)
+        return cut(text) if len(text) <= QUICK else await asyncio.to_thread(cut, text)
 
     async def _given(
         self, text: str, tokens: Tokens[int], field: str, *, empty: bool = False, special: bool = True
@@ -131,6 +159,7 @@ class Writer:
                 f"{field} and {field}_token_ids are both given, and one of them is what the model gets", field=field
             )
         if tokens:
+            _check_count(field, len(tokens), self._most(field))  # before each of them is looked at
             wishes.check_tokens(f"{field}_token_ids", tokens, self.generation)
             return list(tokens)
         encoded = await self.encode(text, field)
@@ -173,9 +202,19 @@ class Writer:
             )
         return request.max_new_tokens
 
+    @property
+    def _longest(self) -> int:
+        """Tokens of a text that the model reads or writes."""
+        return max(self.generation.max_tokens, self.generation.max_source)
+
     def _most(self, field: str) -> int:
         reads_source = self.generation.max_source and field != "text"
         return self.generation.max_source if reads_source else self.generation.max_tokens
+
+
+def _check_count(field: str, tokens: int, limit: int) -> None:
+    if tokens > limit:
+        raise _too_many(field, tokens, limit, "of one text")
 
 
 def _too_many(field: str, tokens: int, limit: int, what: str) -> InputTooLarge:
