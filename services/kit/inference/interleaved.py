@@ -43,6 +43,10 @@ async def interleaved(
                 await ready.put(answer)
         places.release()
 
+    def done(task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is None:  # else the end of the stream says so
+            working.discard(task)
+
     async def singles() -> AsyncIterator[In]:
         async for item in items:
             answers = several(item)
@@ -50,7 +54,8 @@ async def interleaved(
                 yield item
                 continue
             await places.acquire()
-            working.add(asyncio.create_task(pass_on(answers)))
+            working.add(task := asyncio.create_task(pass_on(answers)))
+            task.add_done_callback(done)
 
     async def work() -> None:
         end = _Ended()
@@ -60,8 +65,9 @@ async def interleaved(
                     await ready.put(answer)
         except Exception as error:
             end = _Ended(error)
-        await asyncio.gather(*working)
-        await ready.put(end)
+        found = await asyncio.gather(*working, return_exceptions=True)
+        failures = [error for error in found if isinstance(error, Exception)]
+        await ready.put(_Ended(failures[0]) if failures and end.error is None else end)
 
     main = asyncio.create_task(work())
     try:
