@@ -48,13 +48,15 @@ class Answers:
                         yield self._message(choice, Piece(len(sequence.made), finish=finish))
                 while open_texts:
                     texts.woken.clear()
+                    leaves = leaving.left  # then this turn is the last one, also where a slow reader has more to come
                     for choice, sequence in list(open_texts.items()):
                         if (piece := sequence.next()) is not None:
                             if piece.finish is not None:
                                 del open_texts[choice]
                             yield self._message(choice, piece)
-                    if open_texts and not texts.woken.is_set():
+                    if open_texts and leaves:
                         leaving.check()
+                    if open_texts:
                         await texts.woken.wait()
             finally:
                 for sequence in open_texts.values():

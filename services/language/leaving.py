@@ -29,6 +29,11 @@ class Leaving:
         finally:
             self._watching.discard(event)
 
+    @property
+    def left(self) -> bool:
+        """Whether `check` raises."""
+        return self._left
+
     def check(self) -> None:
         """Raises Draining once the instance leaves."""
         if self._left:
