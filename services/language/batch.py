@@ -13,6 +13,7 @@ import numpy as np
 from services.kit.inference.bundle import Array
 from services.language.prefixes import BLOCK, Prefixes
 from services.language.runs import Drawn, Draws, Runs
+from services.language.sampling import SMALLEST
 from services.language.sequence import Chosen, Finish, Sequence
 
 
@@ -214,7 +215,7 @@ class Batch:
         most = self._candidates
         return Draws(
             out_index=np.array([draw.row * steps + draw.step for draw in draws], np.int64),
-            temperature=np.array([wish.temperature or 1.0 for wish in wishes], np.float32),
+            temperature=np.array([max(wish.temperature or 1.0, SMALLEST) for wish in wishes], np.float32),
             top_k=np.array([1 if wish.greedy else min(wish.top_k or most, most) for wish in wishes], np.int64),
             top_p=np.array([wish.top_p for wish in wishes], np.float32),
             min_p=np.array([wish.min_p for wish in wishes], np.float32),

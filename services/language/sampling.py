@@ -12,6 +12,7 @@ from services.kit.inference.bundle import Array
 
 MASK = (1 << 64) - 1
 FORBIDDEN = -1e30  # what makes a logit too small for any draw
+SMALLEST = 1e-6  # that a logit is divided by: less makes it infinite, and then nothing can be drawn
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +104,7 @@ class Adjustments:
         return self._tokens, self._scales, self._biases
 
     def _scale(self, token: int) -> float:
-        return self._sampling.repetition_penalty if token in self._repeated else 1.0
+        return max(self._sampling.repetition_penalty, SMALLEST) if token in self._repeated else 1.0
 
     def _bias(self, token: int) -> float:
         sampling = self._sampling

@@ -1,9 +1,13 @@
 import asyncio
 import random
 
+import numpy as np
+
 from services.kit.deadline import Deadline
+from services.kit.inference.bundle import Array
 from services.language.batch import Batch, News
 from services.language.prefixes import BLOCK
+from services.language.runs import Drawn, Draws
 from services.language.sampling import Sampling
 from services.language.sequence import Sequence
 from tests.unit.language.fakes import FakeRuns, FakeTokenizer, batch, written
@@ -195,3 +199,22 @@ def test_alternatives_come_best_first() -> None:
     token = text.made[0]
     assert [found for found, _ in news.chosen[0].alternatives] == sorted((token, (token + 1) % 97))
     assert news.chosen[0].logprob == -float(token)
+
+
+def test_no_temperature_or_penalty_makes_a_logit_infinite() -> None:
+    runs = FakeRuns()
+    given: list[Draws] = []
+    run = runs.run
+
+    def watched(first: int, token_ids: Array, start: Array, draws: Draws, source_length: Array | None = None) -> Drawn:
+        given.append(draws)
+        return run(first, token_ids, start, draws, source_length)
+
+    runs.run = watched  # type: ignore[method-assign]
+    work = batch(runs)
+    work.join(sequence([1, 2], temperature=1e-45, repetition_penalty=1e-45))
+    finish(work)
+    largest = np.float32(1e3)  # of a model's logits
+    for draws in given:
+        assert draws.adjust is not None
+        assert np.isfinite(largest / draws.adjust[1] / draws.temperature[0]).all()
