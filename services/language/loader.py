@@ -10,7 +10,7 @@ import structlog
 
 from services.kit.errors import StartupError
 from services.kit.inference import bundle as bundles
-from services.kit.inference.bundle import Bundle, Manifest
+from services.kit.inference.bundle import Array, Bundle, Manifest
 from services.kit.inference.datatypes import NUMPY
 from services.kit.inference.engine import Engine, EngineSettings, chosen_device
 from services.kit.inference.loading import Load, ModelsSettings, batched
@@ -55,14 +55,14 @@ def loader(settings: GenerationSettings, metrics: GenerationMetrics) -> Load[Pip
             return await classifiers(bundle, models, batcher_metrics, lose)
         engine, encoder, answers = await asyncio.to_thread(_verified, bundle, generation, models.engine)
         tokenizer = await asyncio.to_thread(Tokenizer, bundle.path / generation.tokenizer, generation.vocab)
-        runs = _runs(generation, engine, encoder, settings)
+        runs = _runs(bundle, generation, engine, encoder, settings)
         prefixes = Prefixes(settings.prefix_mib * MIB) if encoder is None else None
         batch = Batch(runs, graph.candidates(generation), prefixes)
         scheduler = Scheduler(
             batch,
             settings,
             metrics.of(bundle.name, bundle.version),
-            warm_up=lambda: _warm_up(runs, settings.max_texts),
+            warm_up=lambda: _warm_up(bundle, generation, runs, settings),
             on_broken=lambda: lose(model),
         )
         writer = Writer(generation, tokenizer, scheduler, settings.default_new_tokens)
@@ -101,11 +101,25 @@ def _verified(bundle: Bundle, generation: Generation, settings: EngineSettings) 
     return decoder, encoder, check_answers(bundle, inputs, expected, decoder)
 
 
-def _runs(generation: Generation, decoder: Engine, encoder: Engine | None, settings: GenerationSettings) -> Runs:
-    """The graphs over caches as large as the settings say."""
+def _runs(
+    bundle: Bundle, generation: Generation, decoder: Engine, encoder: Engine | None, settings: GenerationSettings
+) -> Runs:
+    """The graphs over caches as large as the settings say.
+
+    Raises:
+        StartupError: that is too small for one text.
+    """
     itemsize = NUMPY[generation.precision].itemsize
     blocks, heads, width = 2 * generation.layers, generation.kv_heads, generation.head_dim
-    reserved = settings.cache_mib * MIB // Cache.token_bytes(blocks, heads, width, itemsize)
+    token_bytes = Cache.token_bytes(blocks, heads, width, itemsize)
+    reserved = settings.cache_mib * MIB // token_bytes
+    if reserved < generation.max_tokens:
+        needed = -(-generation.max_tokens * token_bytes // MIB)
+        raise StartupError(
+            f"{bundle.path}: a text of {generation.max_tokens} tokens needs {needed} MiB of keys and values, and "
+            f"{settings.cache_mib} are allowed",
+            hint=f"set GENERATION__CACHE_MIB to {needed} or more, for one text at a time",
+        )
     capacity = min(reserved, settings.max_texts * generation.max_tokens)
     dtype = NUMPY[generation.precision].name
     cache = Cache(blocks, heads, width, capacity, generation.max_tokens, dtype)
@@ -116,15 +130,43 @@ def _runs(generation: Generation, decoder: Engine, encoder: Engine | None, setti
     return Runs(generation, decoder, cache, encoder, cross)
 
 
-def _warm_up(runs: Runs, most: int) -> None:
-    """Runs every number of texts with one token, so that no caller pays for a first run."""
+def _warm_up(bundle: Bundle, generation: Generation, runs: Runs, settings: GenerationSettings) -> None:
+    """Runs the longest piece of a prompt, and every number of texts with one token: no caller pays for a first run.
+
+    Raises:
+        StartupError: the manifest allows what the graphs cannot compute: a caller who asked for it would break them.
+    """
     started = time.monotonic()
-    for rows in range(1, most + 1):
+    try:
+        _run_limits(generation, runs, settings.most_read)
+    except Exception as error:  # onnxruntime's own classes share no other base
+        raise StartupError(
+            f"{bundle.path}: the graphs refuse the last token, place or source that the manifest allows: {error}",
+            hint="correct vocab, max_tokens and max_source in the manifest, or export the model again",
+        ) from error
+    for rows in range(1, settings.max_texts + 1):
         if time.monotonic() - started > WARM_UP_S and rows & (rows - 1):
             continue
         if not runs.cache.fits(rows, 1):
             return
-        ones, none = np.ones(rows, np.float32), np.zeros(rows, np.int64)
-        draws = Draws(np.arange(rows), ones, none + 1, ones, ones * 0, ones * 0, none - 1)
-        lengths = none + 1 if runs.cross is not None else None
-        runs.run(0, np.zeros((rows, 1), np.int64), none, draws, lengths)
+        _run(runs, np.zeros((rows, 1), np.int64), 0)
+
+
+def _run_limits(generation: Generation, runs: Runs, most_read: int) -> None:
+    """The longest source, and the longest piece of a prompt, of the highest token, up to the last place."""
+    highest, steps = generation.vocab - 1, min(most_read, generation.max_tokens)
+    if runs.cross is not None:
+        runs.cross.settle(generation.max_source, [])
+        runs.encode(0, [highest] * generation.max_source)
+    runs.cache.settle(generation.max_tokens, [])
+    _run(runs, np.full((1, steps), highest, np.int64), generation.max_tokens - steps)
+    runs.cache.settle(1, [])
+
+
+def _run(runs: Runs, token_ids: Array, place: int) -> None:
+    """Some tokens of each row from a place on, and one token drawn for each."""
+    rows, steps = token_ids.shape
+    ones, none = np.ones(rows, np.float32), np.zeros(rows, np.int64)
+    draws = Draws(np.arange(rows) * steps, ones, none + 1, ones, ones * 0, ones * 0, none - 1)
+    lengths = none + 1 if runs.cross is not None else None
+    runs.run(0, token_ids, none + place, draws, lengths)

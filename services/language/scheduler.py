@@ -30,7 +30,6 @@ from services.language.queue import WaitingTexts
 from services.language.sequence import Sequence
 from services.language.settings import GenerationSettings
 
-IDLE_BUDGET = 512  # tokens of prompts in one run while no other text waits for it
 WEIGHT = 0.1  # of the newest text in the moving average of how long a slot is taken
 
 
@@ -172,7 +171,7 @@ class Scheduler:
         self._let_out()
         self._let_in()
         busy = any(row.to_read == 1 for row in self._batch.rows)
-        budget = self._settings.chunk_tokens if busy else max(IDLE_BUDGET, self._settings.chunk_tokens)
+        budget = self._settings.chunk_tokens if busy else self._settings.most_read
         news: list[News] = []
         try:
             for run in (partial(self._batch.prefill, budget), self._batch.decode):

@@ -6,6 +6,8 @@ from services.kit.inference.batcher import BatcherSettings
 from services.kit.service import ServiceSettings
 from services.kit.settings import setting
 
+IDLE_TOKENS = 512  # of prompts in one run while no other text waits for it
+
 
 @dataclass(frozen=True, slots=True)
 class GenerationSettings:
@@ -19,6 +21,11 @@ class GenerationSettings:
     )  # for beginnings of prompts that may come again, of one model; 0: none are kept
     chunk_tokens: int = setting(64, low=1)  # of prompts in one run while other texts are being written
     default_new_tokens: int = setting(64, low=1)  # where a request does not say
+
+    @property
+    def most_read(self) -> int:
+        """Tokens of prompts in one run, which no text waits for."""
+        return max(IDLE_TOKENS, self.chunk_tokens)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

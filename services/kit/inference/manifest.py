@@ -27,6 +27,16 @@ Task = Literal[
 ]
 SERIES: frozenset[Task] = frozenset({"sequence-classification", "time-series-forecasting"})
 WRITES: frozenset[Task] = frozenset({"text-generation", "text-to-text"})
+# The largest of each number; a file with more is damaged, and would cost memory and time before that is seen.
+MOST_OF_GENERATION = {
+    "vocab": 1 << 31,
+    "layers": 1 << 12,
+    "heads": 1 << 12,
+    "kv_heads": 1 << 12,
+    "head_dim": 1 << 16,
+    "max_tokens": 1 << 24,
+}
+MOST_OF_FEATURES = {"largest": 32, "buckets": 1 << 31, "max_characters": 1 << 20}
 ENCODER = "encoder.onnx"  # beside the decoder, in a bundle that turns a source text into a target text
 
 
@@ -328,8 +338,10 @@ def _check_recurrence(recurrence: Recurrence, manifest: Manifest) -> None:
 
 
 def _check_generation(generation: Generation, manifest: Manifest) -> None:
-    for key in ("vocab", "layers", "heads", "kv_heads", "head_dim", "max_tokens"):
-        _require(getattr(generation, key) > 0, f"generation.{key}", "must be 1 or more")
+    for key, most in MOST_OF_GENERATION.items():
+        _require(1 <= getattr(generation, key) <= most, f"generation.{key}", f"must lie in [1, {most}]")
+    most = MOST_OF_GENERATION["max_tokens"]
+    _require(0 <= generation.max_source <= most, "generation.max_source", f"must lie in [0, {most}]")
     _require(generation.heads % generation.kv_heads == 0, "generation.heads", "must be a multiple of kv_heads")
     for key in ("begin", "end", "source_end"):
         tokens = getattr(generation, key)
@@ -353,8 +365,8 @@ def _check_generation(generation: Generation, manifest: Manifest) -> None:
 
 def _check_features(features: NgramFeatures, manifest: Manifest) -> None:
     _require(1 <= features.smallest <= features.largest, "features.smallest", "must lie in [1, largest]")
-    for key in ("buckets", "max_characters"):
-        _require(getattr(features, key) > 0, f"features.{key}", "must be 1 or more")
+    for key, most in MOST_OF_FEATURES.items():
+        _require(1 <= getattr(features, key) <= most, f"features.{key}", f"must lie in [1, {most}]")
     text = (TensorSpec("text_input", "BYTES", (-1, 1)),)
     _require(manifest.inputs == text, "inputs", "of a model that takes texts are text_input BYTES [-1, 1]")
 
