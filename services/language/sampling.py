@@ -77,11 +77,14 @@ class Adjustments:
         self._sampling, self._forbidden = sampling, forbidden
         self._made = 0
         self._counts: dict[int, int] = {}  # of every token that is adjusted, how often the text has it
-        self._tokens, self._scales, self._biases = (np.empty(0, dtype) for dtype in (np.int64, np.float32, np.float32))
-        self._stale = True
-        tokens = [*sampling.logit_bias, *(forbidden if sampling.min_new_tokens else ())]
+        self._places: dict[int, int] = {}  # where it is in the arrays
         self._repeated = set(prompt) if sampling.repetition_penalty != 1.0 else set()
-        self._counts.update(dict.fromkeys([*tokens, *self._repeated], 0))
+        tokens = [*sampling.logit_bias, *(forbidden if sampling.min_new_tokens else ()), *self._repeated]
+        room = len(tokens) + 16
+        self._tokens, self._scales, self._biases = (np.empty(room, kind) for kind in (np.int64, np.float32, np.float32))
+        for token in tokens:
+            self._counts[token] = 0
+            self._set(token)
 
     def made(self, token: int) -> None:
         """The text has one more token."""
@@ -90,18 +93,24 @@ class Adjustments:
         if sampling.penalizes:
             self._counts[token] = self._counts.get(token, 0) + 1
             self._repeated.add(token)
-            self._stale = True
+            self._set(token)
         if self._made == sampling.min_new_tokens:
-            self._stale = True
+            for allowed in self._forbidden:
+                self._set(allowed)
 
     def now(self) -> tuple[Array, Array, Array]:
-        """The tokens int64 [A], and scale and bias float32 [A] of each of their logits."""
-        if self._stale:
-            self._stale = False
-            self._tokens = np.fromiter(self._counts, np.int64, len(self._counts))
-            self._scales = np.fromiter(map(self._scale, self._counts), np.float32, len(self._counts))
-            self._biases = np.fromiter(map(self._bias, self._counts), np.float32, len(self._counts))
-        return self._tokens, self._scales, self._biases
+        """The tokens int64 [A], and scale and bias float32 [A] of each of their logits; valid until the next token."""
+        count = len(self._places)
+        return self._tokens[:count], self._scales[:count], self._biases[:count]
+
+    def _set(self, token: int) -> None:
+        """What is done to one logit; the others stay, so that a token costs the same after a long text."""
+        place = self._places.setdefault(token, len(self._places))
+        if place == len(self._tokens):
+            self._tokens, self._scales, self._biases = (
+                np.concatenate((array, np.empty_like(array))) for array in (self._tokens, self._scales, self._biases)
+            )
+        self._tokens[place], self._scales[place], self._biases[place] = token, self._scale(token), self._bias(token)
 
     def _scale(self, token: int) -> float:
         return max(self._sampling.repetition_penalty, SMALLEST) if token in self._repeated else 1.0

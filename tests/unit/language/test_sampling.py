@@ -1,3 +1,6 @@
+import random
+from collections import Counter
+
 import numpy as np
 
 from services.language.sampling import FORBIDDEN, Adjustments, Sampling, seed_of, uniform
@@ -62,3 +65,21 @@ def test_ends_are_forbidden_until_enough_tokens_were_made() -> None:
     assert adjustments.now()[2].tolist() == [np.float32(FORBIDDEN)]
     adjustments.made(1)
     assert adjustments.now()[2].tolist() == [0.0]
+
+
+def test_a_long_text_with_every_wish_has_what_its_tokens_say() -> None:
+    sampling = Sampling(
+        repetition_penalty=1.5, presence_penalty=0.5, frequency_penalty=0.25, logit_bias={3: 1.0}, min_new_tokens=300
+    )
+    source = random.Random(5)
+    tokens, prompt = [source.randrange(200) for _ in range(600)], [200, 3]
+    adjustments = Adjustments(sampling, prompt, frozenset({250}))
+    for number, token in enumerate(tokens, 1):
+        adjustments.made(token)
+        if number % 97 and number not in (299, 300):
+            continue
+        counts = Counter(tokens[:number])
+        expected = {token: (1.5, (token == 3) - 0.5 - 0.25 * count) for token, count in counts.items()}
+        expected |= {token: (1.5, float(token == 3)) for token in prompt if token not in counts}
+        expected[250] = (1.0, round(float(np.float32(FORBIDDEN)), 5) if number < 300 else 0.0)
+        assert adjusted(adjustments) == expected
