@@ -12,6 +12,7 @@ from services.kit.inference.bundle import Array
 
 BLOCK = 16  # tokens
 ROOT = 0
+_Key = tuple[int, tuple[int, ...]]  # number of the block before, and the tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,21 +30,23 @@ class Prefixes:
 
     def __init__(self, most_bytes: int) -> None:
         self._most_bytes = most_bytes
-        self._blocks: OrderedDict[tuple[int, tuple[int, ...]], _Block] = OrderedDict()
+        self._blocks: OrderedDict[_Key, _Block] = OrderedDict()
         self._numbers = ROOT
         self.bytes = 0
 
     def longest(self, tokens: Sequence[int]) -> list[Array]:
         """The blocks that the beginning of `tokens` has here; at least one token is left to compute."""
         found: list[Array] = []
+        path: list[_Key] = []
         before = ROOT
         for key in _keys(tokens[:-1]):
             block = self._blocks.get((before, key))
             if block is None:
                 break
-            self._blocks.move_to_end((before, key))
+            path.append((before, key))
             found.append(block.values)
             before = block.number
+        self._used(path)
         return found
 
     def keep(self, tokens: Sequence[int], read: Callable[[int, int], Array]) -> None:
@@ -54,7 +57,7 @@ class Prefixes:
         """
         if not self._most_bytes:
             return
-        before = ROOT
+        before, path = ROOT, list[_Key]()
         for index, key in enumerate(_keys(tokens)):
             block = self._blocks.get((before, key))
             if block is None:
@@ -62,11 +65,17 @@ class Prefixes:
                 block = _Block(self._numbers, read(index * BLOCK, (index + 1) * BLOCK))
                 self._blocks[before, key] = block
                 self.bytes += block.values.nbytes
-            self._blocks.move_to_end((before, key))
+            path.append((before, key))
             before = block.number
+        self._used(path)
         while self.bytes > self._most_bytes:
             _, old = self._blocks.popitem(last=False)
             self.bytes -= old.values.nbytes
+
+    def _used(self, path: list[_Key]) -> None:
+        """Just now; a block after those before it, which are worth more: without them nobody finds it."""
+        for key in reversed(path):
+            self._blocks.move_to_end(key)
 
 
 def _keys(tokens: Sequence[int]) -> list[tuple[int, ...]]:

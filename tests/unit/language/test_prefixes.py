@@ -51,3 +51,9 @@ def test_none_are_kept_without_memory() -> None:
     prefixes = Prefixes(0)
     prefixes.keep(TOKENS, read)
     assert known(prefixes, TOKENS) == 0
+
+
+def test_of_a_beginning_too_long_for_the_memory_its_first_blocks_stay() -> None:
+    prefixes = Prefixes(2 * BLOCK * 4)
+    prefixes.keep(TOKENS, read)
+    assert known(prefixes, TOKENS) == 2 * BLOCK
