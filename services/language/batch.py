@@ -60,6 +60,7 @@ class Batch:
         self._candidates, self._prefixes = candidates, prefixes
         self.rows: list[Sequence] = []
         self.last_run: Run | None = None
+        self._shortest_next = False  # of the prompts that are read
 
     def fits(self, sequence: Sequence) -> bool:
         """Whether there is memory for it until its end, beside the others until theirs."""
@@ -140,14 +141,28 @@ class Batch:
         return self._news(draws, self._run("decode", 0, token_ids, draws, fed))
 
     def _reading(self, budget: int) -> list[int]:
-        """The neighbouring slots whose prompts are read in one run."""
+        """The neighbouring slots whose prompts are read in one run.
+
+        Where one run cannot have all of them, every second one begins with the prompt that has least left: a short one
+        does not wait for long ones, and those go on.
+        """
+        reading = [slot for slot, row in enumerate(self.rows) if row.to_read > 1 or row.scored_from is not None]
+        group = self._side_by_side(reading, budget)
+        if len(group) < len(reading):
+            self._shortest_next = not self._shortest_next
+            if self._shortest_next:
+                shortest = min(reading, key=lambda slot: self.rows[slot].to_read)
+                group = self._side_by_side(reading[reading.index(shortest) :], budget)
+        return group
+
+    def _side_by_side(self, reading: list[int], budget: int) -> list[int]:
+        """As many of these slots, from the first one on, as are neighbours and fit into one run."""
         group: list[int] = []
         steps, room = 0, self._cache.room(self._longest_of(self.rows))  # memory is there for no more, also for padding
-        for slot, row in enumerate(self.rows):
-            if row.to_read <= 1 and row.scored_from is None:
-                if group:
-                    break
-                continue
+        for slot in reading:
+            row = self.rows[slot]
+            if group and slot != group[-1] + 1:
+                break
             wider = max(steps, min(row.to_read, budget))
             members = [*group, slot]
             too_much = len(members) * wider > budget or row.scored_from is not None

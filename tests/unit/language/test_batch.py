@@ -113,6 +113,27 @@ def test_a_long_prompt_is_read_in_pieces_between_the_steps_of_others() -> None:
     assert max(steps for _, _, steps in runs.runs[2:]) <= 16
 
 
+def test_a_short_prompt_does_not_wait_for_long_ones_and_they_go_on() -> None:
+    work = batch(FakeRuns())
+    writing, long = sequence([1, 2], 60), [sequence([number] * 110) for number in (3, 4)]
+    for text in (writing, *long):
+        work.join(text)
+    turn(work, budget=16)
+    short = sequence([5, 6, 7])
+    work.join(short)
+    for _ in range(2):
+        turn(work, budget=16)
+    assert short.made[:1] == written([5, 6, 7], 1)
+    while not all(text.made for text in long):
+        work.join(sequence([8, 9, 10], 1))  # there is always a shorter one
+        before = [text.to_read for text in long]
+        for _ in range(2):
+            turn(work, budget=16)
+        assert [text.to_read for text in long] != before
+    finish(work, budget=16)
+    assert all(text.made == expected(text.prompt, text.limit) for text in (writing, short, *long))
+
+
 def test_a_run_reads_no_more_tokens_than_its_budget() -> None:
     runs = FakeRuns()
     work = batch(runs)
