@@ -75,7 +75,12 @@ class TextInfer:
         """Each piece of the text as it is made."""
         writer = model.pipeline
         assert isinstance(writer, Writer)
-        texts = await writer.texts(_request(inputs, given), call.deadline, lambda: secrets.randbits(SEED_BITS))
+        request = _request(inputs, given)
+        try:
+            texts = await writer.texts(request, call.deadline, lambda: secrets.randbits(SEED_BITS))
+        except InvalidField as error:
+            error.metadata["field"] = _field(error.metadata["field"])
+            raise
         answers = Answers(writer, texts, f"{model.name}:{model.version}", None)
         async with contextlib.aclosing(answers.messages(self._leaving)) as messages:
             async for message in messages:
@@ -99,6 +104,12 @@ class TextInfer:
             max(output.compute_s for output in outputs),
             max(output.batch_size for output in outputs),
         )
+
+
+def _field(name: str) -> str:
+    """What a field of a GenerateRequest is called in this protocol."""
+    tensors = {"prompt": TEXT, "max_new_tokens": MAX_TOKENS}
+    return f"inputs[{tensors[name]}]" if name in tensors else f"parameters.{name}"
 
 
 def _arrays(text: str, tokens: list[int]) -> dict[str, Array]:
