@@ -130,11 +130,12 @@ class Scheduler:
                 value=str(waiting),
             )
         remaining_s, wait_s = sequences[0].deadline.at - now, self._wait_s(len(sequences))
+        wait_s += self._taken_s if wait_s else 0.0  # with a free slot it tries: only texts that wait are estimated
         if remaining_s <= 0:
             raise DeadlineExpired("the deadline passed before the text was queued", executed="no", stage="queue")
         if wait_s > remaining_s:
             raise DeadlineUnreachable(
-                f"a text would wait about {wait_s * 1e3:.0f} ms and the deadline is in {remaining_s * 1e3:.0f} ms",
+                f"a text would end in about {wait_s * 1e3:.0f} ms and the deadline is in {remaining_s * 1e3:.0f} ms",
                 retry_after_s=max(wait_s, 0.001),
                 limit_ms=f"{remaining_s * 1e3:.1f}",
                 value_ms=f"{wait_s * 1e3:.1f}",

@@ -57,6 +57,13 @@ class Writer:
         given = await self._given(request.prompt, request.prompt_token_ids, "prompt")
         prompt, source = self._placed(given)
         limit = self._limit(request, len(prompt))
+        if request.min_new_tokens > limit:
+            raise InvalidField(
+                f"min_new_tokens is {request.min_new_tokens} and at most {limit} tokens are made (max_new_tokens)",
+                field="min_new_tokens",
+                limit=str(limit),
+                value=str(request.min_new_tokens),
+            )
         seed = request.seed if request.HasField("seed") else draw_seed()
         woken = asyncio.Event()
         continued = [list(request.continue_from.generated_token_ids)] + [
@@ -193,9 +200,9 @@ class Writer:
         if not request.HasField("max_new_tokens"):
             return min(self._default_new_tokens, most - prompt)
         if prompt + request.max_new_tokens > most:
+            after = "" if self.generation.max_source else f" after a prompt of {prompt} tokens"
             raise InputTooLarge(
-                f"max_new_tokens is {request.max_new_tokens} after a prompt of {prompt} tokens, and this model takes "
-                f"{most} together",
+                f"max_new_tokens is {request.max_new_tokens} and this model makes at most {most - prompt}{after}",
                 field="max_new_tokens",
                 limit=str(most - prompt),
                 value=str(request.max_new_tokens),

@@ -184,6 +184,7 @@ WRONG: dict[str, tuple[dict[str, Any], Refusal]] = {
     "both prompts": ({"prompt": "a", "prompt_token_ids": [1]}, invalid("prompt")),
     "a token too high": ({"prompt": "", "prompt_token_ids": [1, VOCAB]}, invalid("prompt_token_ids[1]")),
     "the highest number": ({"prompt": "", "prompt_token_ids": [2**32 - 1]}, invalid("prompt_token_ids[0]")),
+    "more tokens at least than at most": ({"min_new_tokens": 65}, invalid("min_new_tokens")),
     "temperature NaN": ({"temperature": NAN}, invalid("temperature")),
     "temperature infinite": ({"temperature": INFINITY}, invalid("temperature")),
     "temperature below 0": ({"temperature": -0.1}, invalid("temperature")),
@@ -255,7 +256,7 @@ async def test_values_at_their_limits_are_taken(place: Place) -> None:
         {"stop": [str(number) * 128 for number in range(10, 26)], "stop_token_ids": range(16)},
         {"logprobs": 20, "n": 8, "temperature": 1.0},
         {"logit_bias": dict.fromkeys(range(1, 257), -100.0), "priority": 100},
-        {"min_new_tokens": 2**32 - 1, "priority": -100},
+        {"min_new_tokens": 5, "priority": -100},
         {"seed": 2**64 - 1, "temperature": 1.0},
     )
     for fields in good:

@@ -13,13 +13,14 @@ import grpc
 
 from trivium.client.client import DEFAULT_ADDRESS, Client
 from trivium.client.errors import TriviumCallError
-from trivium.client.output import as_json, complain, table
+from trivium.client.output import as_json, complain, quoted, table
 from trivium.client.results import Classification, Model
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
 SOME_FAILED, UNREACHABLE = 1, 3  # exit codes; click's own 2 is wrong usage
 TIMEOUT_S = 10.0
+SHOWN = 80  # characters of a name in a complaint
 
 
 def address_option(command: Command) -> Command:
@@ -104,14 +105,14 @@ def classified(kind: str, name: str, ask: Callable[[], Classification]) -> Class
     try:
         answer = ask()
     except OSError as error:
-        complain(f"{name}: {error.strerror or error}")
+        complain(f"{_short(name)}: {error.strerror or error}")
         return Classified(
             False, (), {kind: name, "error": {"code": "", "reason": "", "message": error.strerror or str(error)}}
         )
     except TriviumCallError as error:
         if silent(error):
             raise
-        complain(f"{name}: {error}", advice(error))
+        complain(f"{_short(name)}: {error}", advice(error))
         return Classified(False, (), {kind: name, "error": failure(error)})
     ms = (time.perf_counter() - started) * 1e3
     return Classified(True, _rows(name, answer, ms), {kind: name, **asdict(answer), "ms": round(ms, 3)})
@@ -260,3 +261,8 @@ def failure(error: TriviumCallError) -> dict[str, Any]:
         "metadata": dict(error.metadata),
         "retry_after_s": error.retry_after_s,
     }
+
+
+def _short(name: str) -> str:
+    """As much of it as fits into a line; quotation marks where there is nothing."""
+    return name if 0 < len(name) <= SHOWN else quoted(name[: SHOWN - 3] + "..." if name else "")

@@ -125,7 +125,9 @@ class GenerateRequest(_message.Message):
     ignore_eos: _builtins.bool
     """Go on where the model would end the text."""
     min_new_tokens: _builtins.int
-    """Tokens before which the model cannot end the text, nor a stop string or stop token. Unset means 0."""
+    """Tokens before which the model cannot end the text, nor a stop string or stop token; at most `max_new_tokens`. Unset
+    means 0.
+    """
     n: _builtins.int
     """Texts to write from the prompt, in [1, 8]; each has a seed of its own, made from `seed`. Unset means 1."""
     echo: _builtins.bool
