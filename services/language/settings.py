@@ -19,7 +19,7 @@ class GenerationSettings:
     prefix_mib: int = setting(
         64, low=0
     )  # for beginnings of prompts that may come again, of one model; 0: none are kept
-    chunk_tokens: int = setting(64, low=1)  # of prompts in one run while other texts are being written
+    chunk_tokens: int = setting(128, low=1)  # of prompts in one run while other texts are being written
     default_new_tokens: int = setting(64, low=1)  # where a request does not say
 
     @property
