@@ -42,9 +42,10 @@ def main(services: Path, device: Device, seconds: float) -> int:
 
 
 def all_bundles(services: Path) -> list[Bundle]:
-    """The bundles of every service, by service, name and version."""
+    """The bundles of every service that run on a GPU, by service, name and version: texts are written on the CPU."""
     folders = sorted(services.glob("*/bundles"))
-    return [bundle for folder in folders for bundle in bundles.discover([folder], folder.parent.name)]
+    found = [bundle for folder in folders for bundle in bundles.discover([folder], folder.parent.name)]
+    return [bundle for bundle in found if bundle.manifest.generation is None]
 
 
 def tables(checked: Sequence[Checked], device: Device) -> str:
