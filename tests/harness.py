@@ -38,9 +38,15 @@ OPTIONS = [
 ]
 
 
+_given: set[int] = set()
+
+
 def free_port() -> int:
-    """A port that nobody listens on, and that the system gives to no outgoing connection."""
-    return free_ports(1)[0]
+    """A port on which nothing listens, and that was not given before: several are chosen before the first is used."""
+    while (port := free_ports(1)[0]) in _given:
+        pass
+    _given.add(port)
+    return port
 
 
 def error_info(error: grpc.aio.AioRpcError) -> ErrorInfo:
