@@ -655,7 +655,7 @@ class TokenizeRequest(_message.Message):
     tokens, the first bundle that has.
     """
     text: _builtins.str
-    """The text."""
+    """The text; refused with INPUT_TOO_LARGE where it has more tokens than the model reads or writes in one text."""
     add_special_tokens: _builtins.bool
     """Whether to add what the model begins a prompt with."""
     def __init__(
@@ -754,7 +754,7 @@ class DetokenizeRequest(_message.Message):
     """Whether special tokens appear in the text."""
     @_builtins.property
     def token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """The tokens."""
+        """The tokens, at most as many as the model reads or writes in one text."""
 
     def __init__(
         self,
