@@ -15,7 +15,7 @@ from gateway.attempts import Dispatch
 from gateway.endpoint import Endpoint
 from gateway.failures import found
 from gateway.forwarder import forwarded
-from gateway.infer_request import in_sequence, parsed
+from gateway.infer_request import parsed
 from gateway.methods import ANY, MODEL_INFER
 from gateway.resume.continuation import Continuation
 from gateway.resume.kept import Kept, KeptSequences
@@ -25,7 +25,7 @@ from inference import grpc_service_pb2 as oip
 from services.kit.call import Call
 from services.kit.errors import NoInstance, NotReady, SequenceNotStarted
 from services.kit.model_name import version_number
-from services.kit.sequences import STATE, Step, step_of
+from services.kit.sequences import STATE, Step, in_sequence, step_of
 from services.kit.transport.method import Method, raw
 from services.kit.transport.upstream import CallFailed
 

@@ -1,6 +1,7 @@
 """What a service and the gateway alike say in the Open Inference Protocol, in Triton's words where tools know them."""
 
 import re
+from collections.abc import Sequence
 
 from services.kit.errors import InvalidField, UnknownMethod
 from services.kit.model_name import version_number
@@ -16,6 +17,10 @@ EXTENSIONS = (
     "parameters",
     "statistics",
 )
+INTEGER = ("int64_param", "uint64_param")  # the types of a parameter that is a whole number
+# Metadata of a ModelStreamInfer call whose first failure ends it with its status, in the place of an error message. An
+# instance's status says more than its words: whether the request was executed, and when to come back.
+ENDS_WITH_STATUS = ("trivium-stream-errors", "status")
 NUMBER = re.compile(r"\s*[+-]?[0-9]+")
 
 
@@ -35,6 +40,11 @@ def version(text: str) -> int | None:
     else:
         message = f"failed to get model version from specified version string '{shown}' (details: stol), {should}"
     raise InvalidField(message, field="model_version", value=shown, limit="1")
+
+
+def ends_with_status(metadata: Sequence[tuple[str, str | bytes]]) -> bool:
+    """Whether the caller of a stream wants the status of a failure."""
+    return ENDS_WITH_STATUS in metadata
 
 
 def check_repository(name: str) -> None:

@@ -6,6 +6,7 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Generic, TypeVar
 
 from google.rpc import code_pb2
@@ -13,10 +14,20 @@ from google.rpc import code_pb2
 from inference import grpc_service_pb2 as pb
 from services.kit.background import forever
 from services.kit.errors import InvalidField, Overloaded, SequenceNotStarted, StateMismatch, UpstreamError
+from services.kit.open_inference import INTEGER
 from services.kit.settings import setting
 
 MAX_ID = 256  # bytes of a sequence id that is a text
 STATE = "trivium_state"  # request and response parameter: the state in base64, empty for a new sequence
+# The parameters that speak of sequences, and the types that each may have.
+PARAMETERS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "sequence_id": (*INTEGER, "string_param"),
+        "sequence_start": ("bool_param",),
+        "sequence_end": ("bool_param",),
+        STATE: ("string_param",),
+    }
+)
 SWEEPS = 4  # looks for idle sequences within one idle time
 
 T = TypeVar("T")  # what is kept of a sequence between its requests
@@ -40,6 +51,16 @@ class Step:
     start: bool = False
     end: bool = False
     state: str | None = None  # the caller keeps the state: in base64, "" for a new sequence; None: it does not
+
+
+def in_sequence(parameters: Mapping[str, pb.InferParameter]) -> bool:
+    """Whether the request names a sequence, in the right types, and its caller does not keep the state itself."""
+    if "sequence_id" not in parameters or STATE in parameters:
+        return False
+    given = {name: parameters[name].WhichOneof("parameter_choice") for name in PARAMETERS if name in parameters}
+    if any(choice not in PARAMETERS[name] for name, choice in given.items()):
+        return False
+    return bool(getattr(parameters["sequence_id"], given["sequence_id"] or ""))
 
 
 def step_of(parameters: Mapping[str, pb.InferParameter]) -> Step:

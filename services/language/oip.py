@@ -18,7 +18,7 @@ from services.kit.errors import InvalidField
 from services.kit.inference.bundle import Array
 from services.kit.inference.job import Output
 from services.kit.inference.oip import Answer, through_batcher
-from services.kit.inference.oip.parameters import INTEGER
+from services.kit.open_inference import INTEGER
 from services.language.answers import Answers
 from services.language.classifier import Classifier
 from services.language.leaving import Leaving

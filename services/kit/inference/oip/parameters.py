@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from inference import grpc_service_pb2 as pb
+from services.kit import sequences
 from services.kit.errors import InvalidField, UnknownParameter
-from services.kit.sequences import STATE
+from services.kit.open_inference import INTEGER
 
-INTEGER = ("int64_param", "uint64_param")
 FINAL_RESPONSE = "triton_enable_empty_final_response"
 
 # Name -> the types that it may have. Models without state accept what speaks of sequences and do nothing with it, as
@@ -15,10 +15,7 @@ FINAL_RESPONSE = "triton_enable_empty_final_response"
 KNOWN: dict[str, tuple[str, ...]] = {
     "priority": INTEGER,
     "timeout": INTEGER,
-    "sequence_id": (*INTEGER, "string_param"),
-    "sequence_start": ("bool_param",),
-    "sequence_end": ("bool_param",),
-    STATE: ("string_param",),
+    **sequences.PARAMETERS,
     FINAL_RESPONSE: ("bool_param",),
 }
 MAX_CLASSES = 100
