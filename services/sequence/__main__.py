@@ -41,7 +41,13 @@ async def main(settings: SequenceSettings) -> None:
             [
                 SequenceServicer(models, settings.series, leaving),
                 ModelServicer(models),
-                OipServicer(models, lambda: health.serving(READINESS), infer, settings.sequences.idle_s),
+                OipServicer(
+                    models,
+                    lambda: health.serving(READINESS),
+                    infer,
+                    settings.sequences.idle_s,
+                    refused=infer.refused,
+                ),
             ],
             health=health,
             tables=[not_offered()],

@@ -10,7 +10,7 @@ from services.kit.errors import InvalidField
 from services.kit.inference.bundle import Array
 from services.kit.inference.job import Output
 from services.kit.inference.oip import through_batcher
-from services.kit.sequences import STATE, Sequences, Step, step_of
+from services.kit.sequences import STATE, Sequences, Step, in_sequence, step_of
 from services.sequence import recurrent
 from services.sequence.pipeline import Pipeline
 from services.sequence.recurrent import SequenceModel
@@ -48,6 +48,17 @@ class SequenceInfer:
         if step.state is not None:
             return await self._stateless(model, pipeline, inputs, step.state, call)
         return await self._in_sequence(model, pipeline, inputs, step, call), {}
+
+    async def refused(self, model: SequenceModel, given: Mapping[str, oip.InferParameter], error: InvalidField) -> None:
+        """A request that cannot be understood fails in its sequence's turn, as it does behind a gateway.
+
+        Raises:
+            InvalidField: `error`.
+            SequenceNotStarted, StateMismatch: the request does not fit to its sequence anyway.
+        """
+        if model.manifest.stateful and in_sequence(given):
+            async with self._sequences.turn(model.name, model.version, step_of(given)):
+                raise error
 
     async def _stateless(
         self, model: SequenceModel, pipeline: Pipeline, inputs: Mapping[str, Array], given: str, call: Call

@@ -26,6 +26,7 @@ from tests.harness import OPTIONS, Replica, Suite, serving
 from tests.hostile import details
 from tests.hostile_series import tracks, unaries
 from tests.series import INFER, STREAM_INFER, Caller, graph_says, infer_request, messages, said, whole_stream
+from tests.tracked import Answered
 from trivium.sequence.v1 import sequence_pb2 as pb
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -163,7 +164,7 @@ async def stream_refused(place: Place, *sent: dict[str, Any], answers: int = 0) 
     return refusal(error), details(error)[1].metadata["step"]
 
 
-async def thrown(place: Place, sent: Sequence[bytes]) -> tuple[list[pb.TrackResponse], Any]:
+async def thrown(place: Place, sent: Sequence[bytes]) -> tuple[list[Answered], Any]:
     """The answers to a stream of these messages, and its error if it has one."""
     return await asyncio.to_thread(whole_stream, place.channel, sent)
 
@@ -423,12 +424,15 @@ async def test_a_tensor_that_is_no_series_is_refused_and_the_sequence_stays(
     await place.neighbours_are_well()
 
 
-async def test_a_last_request_that_is_wrong_ends_its_sequence(place: Place) -> None:
+@pytest.mark.parametrize(
+    ("x", "field"), [(ONE * NAN, "inputs[x]"), (np.zeros((2, 2)), "inputs[x].shape")], ids=["NaN", "too wide"]
+)
+async def test_a_last_request_that_is_wrong_ends_its_sequence(place: Place, x: Array, field: str) -> None:
     """Else one that has had all its steps could not be ended."""
     for _ in range(2):
         await place.caller.infer("rnn", ONE, sequence_id=79, sequence_start=True)
-        found = await refused(place.caller.infer("rnn", ONE * NAN, sequence_id=79, sequence_end=True))
-        assert found == Refusal("INVALID_ARGUMENT", "INVALID_FIELD", "inputs[x]")
+        found = await refused(place.caller.infer("rnn", x, sequence_id=79, sequence_end=True))
+        assert found == Refusal("INVALID_ARGUMENT", "INVALID_FIELD", field)
 
 
 async def test_two_rows_are_two_sequences_and_refused(place: Place) -> None:

@@ -212,3 +212,41 @@ async def test_a_bundle_of_tensors_needs_no_sequence(infer: SequenceInfer) -> No
     found.batcher = Doubled()
     output, texts = await infer(found, {"x": np.ones((2, 1), np.float32)}, {}, Call("/", Deadline()))
     assert (output["y"].tolist(), texts) == ([[2.0], [2.0]], {})  # type: ignore[index]
+
+
+async def test_a_request_that_cannot_be_understood_fails_in_its_turn_and_ends_its_sequence_if_it_is_the_last(
+    infer: SequenceInfer, echo: Any, sequences: Table
+) -> None:
+    wrong = InvalidField("no tensor at all", field="inputs")
+
+    async def told(**flags: Any) -> TriviumError:
+        given = {"sequence_id": oip.InferParameter(int64_param=7)}
+        given |= {f"sequence_{name}": oip.InferParameter(bool_param=value) for name, value in flags.items()}
+        with pytest.raises(TriviumError) as caught:
+            await infer.refused(echo, given, wrong)
+        return caught.value
+
+    assert type(await told()) is type(await told(end=True)) is SequenceNotStarted
+    assert await told(start=True) is wrong
+    assert len(sequences) == 0
+    assert await ask(infer, echo, 1, id=7, start=True) == ([1], None)
+    assert await told() is wrong
+    assert type(await told(start=True)) is StateMismatch
+    assert await ask(infer, echo, 2, id=7) == ([3], None)
+    assert await told(end=True) is wrong
+    assert len(sequences) == 0
+
+
+async def test_what_is_refused_and_in_no_sequence_kept_here_changes_none(
+    infer: SequenceInfer, echo: Any, sequences: Table
+) -> None:
+    await ask(infer, echo, 1, id=7, start=True)
+    wrong = InvalidField("no tensor at all", field="inputs")
+    end, seven = oip.InferParameter(bool_param=True), oip.InferParameter(int64_param=7)
+    for given in (
+        {"sequence_end": end},
+        {"sequence_id": seven, "sequence_end": end, STATE: oip.InferParameter(string_param="")},
+        {"sequence_id": seven, "sequence_end": oip.InferParameter(string_param="yes")},
+    ):
+        await infer.refused(echo, given, wrong)
+    assert len(sequences) == 1

@@ -29,6 +29,8 @@ AnyModel = Model[Any]
 Parameters = Mapping[str, pb.InferParameter]
 # What a request's tensors and parameters give, and the response parameters that are texts.
 Infer = Callable[[AnyModel, Mapping[str, Array], Parameters, Call], Awaitable[tuple[Output, Mapping[str, str]]]]
+# Told of a request to a model that is refused before it is computed, and why; what it raises takes that one's place.
+Refused = Callable[[AnyModel, Parameters, InvalidField], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,7 @@ class OipServicer:
         infer: what computes the outputs; a service whose models need more than one run has its own.
         sequence_idle_s: silence after which `infer` forgets a sequence, for services with models that keep state.
         decoupled: computes for the models whose requests may have several answers.
+        refused: told of requests that never get to `infer`.
     """
 
     service: ClassVar[ServiceDescriptor] = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
@@ -94,9 +97,10 @@ class OipServicer:
         infer: Infer = through_batcher,
         sequence_idle_s: float = 0.0,
         decoupled: Decoupled | None = None,
+        refused: Refused | None = None,
     ) -> None:
         self._models, self._ready, self._infer = models, ready, infer
-        self._sequence_idle_s, self._decoupled = sequence_idle_s, decoupled
+        self._sequence_idle_s, self._decoupled, self._refused = sequence_idle_s, decoupled, refused
         self._version = importlib.metadata.version("trivium-suite")
 
     async def server_live(self, request: pb.ServerLiveRequest, call: Call) -> pb.ServerLiveResponse:
@@ -143,7 +147,11 @@ class OipServicer:
 
     async def model_infer(self, request: pb.ModelInferRequest, call: Call) -> pb.ModelInferResponse:
         """The model's outputs for the request's tensors."""
-        prepared = self._prepared(request, call)
+        try:
+            prepared = self._prepared(request, call)
+        except InvalidField as error:
+            await self._refuse(request, error)
+            raise
         call.stage = "queue"
         output, texts = await self._in_time(prepared, request.parameters, call)
         prepared.model.report(output, call)
@@ -154,12 +162,14 @@ class OipServicer:
     ) -> AsyncGenerator[pb.ModelStreamInferResponse, None]:
         """An answer to each request, in their order; a failure is an answer with an error_message.
 
-        The answers to a request that may have several come as they are made, between those to other requests.
+        The answers to a request that may have several come as they are made, between those to other requests. To a
+        caller that has asked for it (`ENDS_WITH_STATUS`) the first failure is the end of the stream.
         """
+        ends = open_inference.ends_with_status(call.metadata)
 
         async def answer(request: pb.ModelInferRequest) -> pb.ModelStreamInferResponse:
             own = Call(call.method, call.deadline, call.metadata)
-            response = await self._stream_answer(request, own)
+            response = await self._stream_answer(request, own, ends=ends)
             for stage, seconds in own.stages.items():
                 call.stages[stage] = call.stages.get(stage, 0.0) + seconds
             return response
@@ -167,7 +177,8 @@ class OipServicer:
         def several(request: pb.ModelInferRequest) -> AsyncGenerator[pb.ModelStreamInferResponse, None] | None:
             if self._decoupled is None or not self._is_decoupled(request):
                 return None
-            return self._several_answers(self._decoupled, request, Call(call.method, call.deadline, call.metadata))
+            own = Call(call.method, call.deadline, call.metadata)
+            return self._several_answers(self._decoupled, request, own, ends=ends)
 
         call.stage = "stream"
         async with contextlib.aclosing(interleaved(requests, answer, several, STREAM_WINDOW)) as responses:
@@ -232,10 +243,16 @@ class OipServicer:
             interface = tensors.Interface(model.name, model.manifest.inputs, model.max_batch)
             return _Prepared(model, wanted, tensors.decode(request, interface), timeout_s)
 
+    async def _refuse(self, request: pb.ModelInferRequest, error: InvalidField) -> None:
+        if self._refused is None:
+            return
+        with contextlib.suppress(ModelNotFound):
+            await self._refused(self._find(request.model_name, request.model_version), request.parameters, error)
+
     async def _several_answers(
-        self, decoupled: Decoupled, request: pb.ModelInferRequest, call: Call
+        self, decoupled: Decoupled, request: pb.ModelInferRequest, call: Call, *, ends: bool
     ) -> AsyncGenerator[pb.ModelStreamInferResponse, None]:
-        """The answers to one request; a failure is the last one."""
+        """The answers to one request; a failure is the last one, or raised where the stream `ends` with it."""
         try:
             prepared = self._prepared(request, call)
             if prepared.timeout_s is not None:
@@ -248,6 +265,8 @@ class OipServicer:
                     response.parameters["triton_final_response"].bool_param = answer.final
                     yield pb.ModelStreamInferResponse(infer_response=response)
         except Exception as error:
+            if ends:
+                raise
             yield _failed(request, await outcome(_raising(error), lambda: {"stage": call.stage}))
 
     async def _in_time(self, prepared: _Prepared, given: Parameters, call: Call) -> tuple[Output, Mapping[str, str]]:
@@ -262,8 +281,11 @@ class OipServicer:
         except TimeoutError:
             raise DeadlineExpired(f"the request's timeout of {timeout_s * 1e6:.0f} us has passed") from None
 
-    async def _stream_answer(self, request: pb.ModelInferRequest, call: Call) -> pb.ModelStreamInferResponse:
-        result = await outcome(self.model_infer(request, call), lambda: {"stage": call.stage})
+    async def _stream_answer(
+        self, request: pb.ModelInferRequest, call: Call, *, ends: bool
+    ) -> pb.ModelStreamInferResponse:
+        answer = self.model_infer(request, call)
+        result = await (answer if ends else outcome(answer, lambda: {"stage": call.stage}))
         if isinstance(result, status_pb2.Status):
             return _failed(request, result)
         result.parameters["triton_final_response"].bool_param = True
