@@ -13,12 +13,14 @@ from types import MappingProxyType
 import numpy as np
 
 from inference import grpc_service_pb2 as oip
+from services.kit import texts
 from services.kit.call import Call
 from services.kit.errors import InvalidField
 from services.kit.inference.bundle import Array
 from services.kit.inference.job import Output
 from services.kit.inference.oip import Answer, through_batcher
 from services.kit.open_inference import INTEGER
+from services.kit.texts import CONTINUE_FROM, SEED, TOKENS
 from services.language.answers import Answers
 from services.language.classifier import Classifier
 from services.language.leaving import Leaving
@@ -36,9 +38,12 @@ PARAMETERS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         **dict.fromkeys(INTEGERS, INTEGER),
         "stop": ("string_param",),
         "ignore_eos": ("bool_param",),
+        CONTINUE_FROM: ("string_param",),
     }
 )
-TEXT, MAX_TOKENS, OUTPUT, TOKENS = "text_input", "max_tokens", "text_output", "token_ids"
+TEXT, MAX_TOKENS, OUTPUT = "text_input", "max_tokens", "text_output"
+MIDDLE = 101  # the level of Triton's priorities, of which 1 is the most urgent, that is the same as none
+LEVELS = MIDDLE + 100
 MOST = {"top_k": 1 << 32, "seed": 1 << 64, "min_new_tokens": 1 << 32}
 
 
@@ -58,16 +63,17 @@ class TextInfer:
             return await self._classified(model, model.pipeline, inputs[TEXT], call), {}
         if model.pipeline is None:
             return await through_batcher(model, inputs, given, call)
-        text, tokens, last = "", list[int](), None
+        text, tokens, said, last = "", list[int](), dict[str, str](), None
         answers = self.answers(model, inputs, given, call)
         async with contextlib.aclosing(answers):
             async for answer in answers:
                 text += answer.output.arrays[OUTPUT][0]
                 tokens += answer.output.arrays[TOKENS].tolist()
+                said.update(answer.texts)
                 last = answer
         assert last is not None
         output = last.output
-        return Output(_arrays(text, tokens), output.queue_s, output.compute_s, output.batch_size), last.texts
+        return Output(_arrays(text, tokens), output.queue_s, output.compute_s, output.batch_size), said
 
     async def answers(
         self, model: LanguageModel, inputs: Mapping[str, Array], given: Mapping[str, oip.InferParameter], call: Call
@@ -75,13 +81,13 @@ class TextInfer:
         """Each piece of the text as it is made."""
         writer = model.pipeline
         assert isinstance(writer, Writer)
-        request = _request(inputs, given)
+        request = _request(inputs, given, writer.generation.max_tokens)
         try:
-            texts = await writer.texts(request, call.deadline, lambda: secrets.randbits(SEED_BITS))
+            wanted = await writer.texts(request, call.deadline, lambda: secrets.randbits(SEED_BITS))
         except InvalidField as error:
             error.metadata["field"] = _field(error.metadata["field"])
             raise
-        answers = Answers(writer, texts, f"{model.name}:{model.version}", None)
+        answers = Answers(writer, wanted, f"{model.name}:{model.version}", None)
         async with contextlib.aclosing(answers.messages(self._leaving)) as messages:
             async for message in messages:
                 cost = answers.output
@@ -89,11 +95,11 @@ class TextInfer:
                     _arrays(message.text, list(message.token_ids)), cost.queue_s, cost.compute_s, cost.batch_size
                 )
                 final = message.finish_reason != pb.FINISH_REASON_UNSPECIFIED
-                yield Answer(output, _said(message) if final else {}, final)
+                yield Answer(output, _said(message), final)
 
-    async def _classified(self, model: LanguageModel, classifier: Classifier, texts: Array, call: Call) -> Output:
+    async def _classified(self, model: LanguageModel, classifier: Classifier, given: Array, call: Call) -> Output:
         """The outputs for rows [rows, 1]; each goes to the batcher alone, as rows of other lengths share no run."""
-        rows = [classifier.inputs(str(text), f"inputs[{TEXT}][{at}]") for at, text in enumerate(texts[:, 0])]
+        rows = [classifier.inputs(str(text), f"inputs[{TEXT}][{at}]") for at, text in enumerate(given[:, 0])]
         outputs = await asyncio.gather(
             *(model.batcher.submit(row, call.deadline, admitted=at > 0) for at, row in enumerate(rows))
         )
@@ -109,6 +115,7 @@ class TextInfer:
 def _field(name: str) -> str:
     """What a field of a GenerateRequest is called in this protocol."""
     tensors = {"prompt": TEXT, "max_new_tokens": MAX_TOKENS}
+    name = name.partition(".")[0]  # the tokens to go on from are one parameter here
     return f"inputs[{tensors[name]}]" if name in tensors else f"parameters.{name}"
 
 
@@ -117,19 +124,27 @@ def _arrays(text: str, tokens: list[int]) -> dict[str, Array]:
 
 
 def _said(message: pb.GenerateResponse) -> dict[str, str]:
-    """What is said of a finished text besides its tensors."""
-    return {
+    """What the first and the last message of a text say of it besides its tensors."""
+    seed = {SEED: str(message.seed)} if message.HasField("seed") else {}
+    if message.finish_reason == pb.FINISH_REASON_UNSPECIFIED:
+        return seed
+    return seed | {
         "finish_reason": pb.FinishReason.Name(message.finish_reason).removeprefix("FINISH_REASON_"),
         "prompt_tokens": str(message.usage.prompt_tokens),
         "generated_tokens": str(message.usage.generated_tokens),
     }
 
 
-def _request(inputs: Mapping[str, Array], given: Mapping[str, oip.InferParameter]) -> pb.GenerateRequest:
+def _request(
+    inputs: Mapping[str, Array], given: Mapping[str, oip.InferParameter], max_tokens: int
+) -> pb.GenerateRequest:
     """The same wishes as a GenerateRequest.
 
+    Args:
+        max_tokens: that a text of the model may have.
+
     Raises:
-        InvalidField: a number that no such request can have.
+        InvalidField, InputTooLarge: a number or tokens that no such request can have.
     """
     count = int(inputs[MAX_TOKENS][0])
     if count < 0:
@@ -141,10 +156,14 @@ def _request(inputs: Mapping[str, Array], given: Mapping[str, oip.InferParameter
         )
     request = pb.GenerateRequest(prompt=str(inputs[TEXT][0]), max_new_tokens=count)
     for name, value in given.items():
-        if name not in PARAMETERS:
+        if name not in PARAMETERS and name != "priority":
             continue
         found = getattr(value, value.WhichOneof("parameter_choice") or "int64_param")
-        if name == "stop":
+        if name == "priority":
+            request.priority = _priority(found)
+        elif name == CONTINUE_FROM:
+            request.continue_from.generated_token_ids.extend(texts.read(found, max_tokens))
+        elif name == "stop":
             request.stop.append(found)
         elif name in MOST:
             if not 0 <= found < MOST[name]:
@@ -158,3 +177,19 @@ def _request(inputs: Mapping[str, Array], given: Mapping[str, oip.InferParameter
         else:
             setattr(request, name, found)
     return request
+
+
+def _priority(level: int) -> int:
+    """A GenerateRequest's priority for one of Triton's, where 1 is the most urgent and 0 the default.
+
+    Raises:
+        InvalidField: there are fewer levels.
+    """
+    if not 0 <= level <= LEVELS:
+        raise InvalidField(
+            f"'priority' must lie in [0, {LEVELS}], got {level}: 1 is the most urgent, and 0 the same as {MIDDLE}",
+            field="parameters.priority",
+            limit=f"[0, {LEVELS}]",
+            value=str(level),
+        )
+    return MIDDLE - level if level else 0

@@ -30,7 +30,7 @@ def requested(request: pb.ModelInferRequest, manifest: Manifest) -> dict[str, in
                 limit=",".join(known),
             )
         count = parameters.classes(output)
-        if count is not None and known[output.name].datatype in ("BYTES", "BOOL"):
+        if count is not None and (known[output.name].datatype in ("BYTES", "BOOL") or manifest.decoupled):
             raise InvalidField(
                 f"output '{output.name}' of model '{request.model_name}' has no classes",
                 field=f"outputs[{output.name}].parameters.classification",
