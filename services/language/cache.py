@@ -45,9 +45,9 @@ class Cache:
             size *= 2
         return min(size, self._longest)
 
-    def fits(self, rows: int, tokens: int) -> bool:
-        """Whether there is memory for so many rows, of which the longest has so many tokens."""
-        return rows * self.room(tokens) <= self._capacity
+    def rows(self, tokens: int) -> int:
+        """How many rows there is memory for, if the longest of them has so many tokens; at least one."""
+        return self._capacity // self.room(tokens)
 
     @property
     def capacity(self) -> int:
@@ -59,7 +59,7 @@ class Cache:
 
         Args:
             needed: tokens of the longest row after the next run.
-            used: tokens that each row has now; `fits` is true of so many rows.
+            used: tokens that each row has now; there is memory for so many rows.
         """
         size = self.room(needed)
         if size > self.size:

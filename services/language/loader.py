@@ -11,7 +11,6 @@ import structlog
 from services.kit.errors import StartupError
 from services.kit.inference import bundle as bundles
 from services.kit.inference.bundle import Array, Bundle, Manifest
-from services.kit.inference.datatypes import NUMPY
 from services.kit.inference.engine import Engine, EngineSettings, chosen_device
 from services.kit.inference.loading import Load, ModelsSettings, batched
 from services.kit.inference.manifest import ENCODER, Generation
@@ -20,8 +19,8 @@ from services.kit.inference.statistics import ModelMetrics
 from services.kit.inference.verification import check_answers, check_interface
 from services.language import graph
 from services.language.batch import Batch
-from services.language.cache import Cache
 from services.language.classifier import Classifier
+from services.language.memory import MIB, Memory, caches
 from services.language.metrics import GenerationMetrics
 from services.language.prefixes import Prefixes
 from services.language.runs import Draws, Runs
@@ -32,7 +31,7 @@ from services.language.writer import Writer
 
 Pipeline = Classifier | Writer | None  # None: a model of plain tensors
 LanguageModel = Model[Pipeline]
-MIB = 1 << 20
+SCORED_BYTES, FEWEST_SCORED = 16 << 20, 16  # of one array of logits in a run that scores; tokens whatever they take
 WARM_UP_S = 5.0  # once the warm-up has taken so long, it looks at fewer shapes
 
 
@@ -55,14 +54,17 @@ def loader(settings: GenerationSettings, metrics: GenerationMetrics) -> Load[Pip
             return await classifiers(bundle, models, batcher_metrics, lose)
         engine, encoder, answers = await asyncio.to_thread(_verified, bundle, generation, models.engine)
         tokenizer = await asyncio.to_thread(Tokenizer, bundle.path / generation.tokenizer, generation.vocab)
-        runs = _runs(bundle, generation, engine, encoder, settings)
+        memory = caches(generation, settings.cache_mib, settings.max_texts, str(bundle.path))
+        runs = Runs(generation, engine, memory[0], encoder, memory[1])
         prefixes = Prefixes(settings.prefix_mib * MIB) if encoder is None else None
-        batch = Batch(runs, graph.candidates(generation), prefixes)
+        most_scored = max(FEWEST_SCORED, SCORED_BYTES // (4 * generation.vocab))
+        batch = Batch(runs, graph.candidates(generation), prefixes, most_scored)
         scheduler = Scheduler(
             batch,
             settings,
             metrics.of(bundle.name, bundle.version),
             warm_up=lambda: _warm_up(bundle, generation, runs, settings),
+            on_run_failed=batcher_metrics.run_failed,
             on_broken=lambda: lose(model),
         )
         writer = Writer(generation, tokenizer, scheduler, settings.default_new_tokens)
@@ -101,42 +103,13 @@ def _verified(bundle: Bundle, generation: Generation, settings: EngineSettings) 
     return decoder, encoder, check_answers(bundle, inputs, expected, decoder)
 
 
-def _runs(
-    bundle: Bundle, generation: Generation, decoder: Engine, encoder: Engine | None, settings: GenerationSettings
-) -> Runs:
-    """The graphs over caches as large as the settings say.
-
-    Raises:
-        StartupError: that is too small for one text.
-    """
-    itemsize = NUMPY[generation.precision].itemsize
-    blocks, heads, width = 2 * generation.layers, generation.kv_heads, generation.head_dim
-    token_bytes = Cache.token_bytes(blocks, heads, width, itemsize)
-    reserved = settings.cache_mib * MIB // token_bytes
-    if reserved < generation.max_tokens:
-        needed = -(-generation.max_tokens * token_bytes // MIB)
-        raise StartupError(
-            f"{bundle.path}: a text of {generation.max_tokens} tokens needs {needed} MiB of keys and values, and "
-            f"{settings.cache_mib} are allowed",
-            hint=f"set GENERATION__CACHE_MIB to {needed} or more, for one text at a time",
-        )
-    capacity = min(reserved, settings.max_texts * generation.max_tokens)
-    dtype = NUMPY[generation.precision].name
-    cache = Cache(blocks, heads, width, capacity, generation.max_tokens, dtype)
-    if encoder is None:
-        return Runs(generation, decoder, cache)
-    sources = settings.max_texts * generation.max_source
-    cross = Cache(blocks, generation.heads, width, sources, generation.max_source, dtype, smallest=16)
-    return Runs(generation, decoder, cache, encoder, cross)
-
-
 def _warm_up(bundle: Bundle, generation: Generation, runs: Runs, settings: GenerationSettings) -> None:
     """Runs the longest piece of a prompt, and every number of texts with one token: no caller pays for a first run.
 
     Raises:
         StartupError: the manifest allows what the graphs cannot compute: a caller who asked for it would break them.
     """
-    started = time.monotonic()
+    started, memory = time.monotonic(), Memory(runs.cache, runs.cross)
     try:
         _run_limits(generation, runs, settings.most_read)
     except Exception as error:  # onnxruntime's own classes share no other base
@@ -147,8 +120,11 @@ def _warm_up(bundle: Bundle, generation: Generation, runs: Runs, settings: Gener
     for rows in range(1, settings.max_texts + 1):
         if time.monotonic() - started > WARM_UP_S and rows & (rows - 1):
             continue
-        if not runs.cache.fits(rows, 1):
+        if rows > memory.texts(1, 1):
             return
+        for cache in (runs.cache, runs.cross):
+            if cache is not None:
+                cache.settle(1, [0] * rows)
         _run(runs, np.zeros((rows, 1), np.int64), 0)
 
 
@@ -157,10 +133,9 @@ def _run_limits(generation: Generation, runs: Runs, most_read: int) -> None:
     highest, steps = generation.vocab - 1, min(most_read, generation.max_tokens)
     if runs.cross is not None:
         runs.cross.settle(generation.max_source, [])
-        runs.encode(0, [highest] * generation.max_source)
+        runs.encode(0, [[highest] * generation.max_source])
     runs.cache.settle(generation.max_tokens, [])
     _run(runs, np.full((1, steps), highest, np.int64), generation.max_tokens - steps)
-    runs.cache.settle(1, [])
 
 
 def _run(runs: Runs, token_ids: Array, place: int) -> None:

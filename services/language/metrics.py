@@ -48,12 +48,15 @@ class GenerationMetrics:
         self.waiting = Gauge("trivium_generation_texts_waiting", "Texts that wait.", labels, registry=registry)
         self.reserved = Gauge(
             "trivium_generation_cache_tokens_reserved",
-            "Tokens of the cache that texts in work may fill.",
+            "Tokens of the caches that texts in work, and their sources, may fill.",
             labels,
             registry=registry,
         )
         self.capacity = Gauge(
-            "trivium_generation_cache_tokens_capacity", "Tokens that the cache has room for.", labels, registry=registry
+            "trivium_generation_cache_tokens_capacity",
+            "Tokens that the caches have room for.",
+            labels,
+            registry=registry,
         )
 
     def of(self, model: str, version: int) -> "ModelMetrics":
@@ -66,7 +69,7 @@ class ModelMetrics:
 
     def __init__(self, metrics: GenerationMetrics, model: str, version: str) -> None:
         self._metrics, self._labels = metrics, (model, version)
-        kinds = ("prefill", "decode")
+        kinds = ("encode", "prefill", "decode")
         self._steps = {kind: metrics.steps.labels(*self._labels, kind) for kind in kinds}
         self._rows = {kind: metrics.rows.labels(*self._labels, kind) for kind in kinds}
         self._read = metrics.tokens.labels(*self._labels, "prompt")
@@ -87,7 +90,7 @@ class ModelMetrics:
         """One run took `tokens` of `rows` texts and gave `made` new ones."""
         self._steps[kind].observe(seconds)
         self._rows[kind].observe(rows)
-        if kind == "prefill":
+        if kind != "decode":
             self._read.inc(tokens)
         self._made.inc(made)
 

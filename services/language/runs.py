@@ -19,6 +19,7 @@ from services.language import graph
 from services.language.cache import Cache
 
 MOST_BOUND = 256  # shapes that are kept
+Shape = tuple[int, int, int, int, int, int]  # first row, rows, steps, draws, and the room in both caches
 NEUTRAL = (np.zeros((1, 2), np.int64), np.ones(1, np.float32), np.zeros(1, np.float32))
 
 
@@ -82,7 +83,7 @@ class Runs:
     ) -> None:
         self._generation, self._decoder, self._encoder = generation, decoder, encoder
         self.cache, self.cross = cache, cross
-        self._bound: OrderedDict[tuple[int, ...], _Bound] = OrderedDict()
+        self._bound: OrderedDict[Shape, _Bound] = OrderedDict()
         small = set(graph.past(generation.layers)) | set(graph.cross(generation.layers))
         self._inputs = [spec for spec in graph.decoder_inputs(generation) if spec.name not in small]
         self._outputs = graph.decoder_outputs(generation)
@@ -96,9 +97,12 @@ class Runs:
             token_ids: int64 [rows, steps], right-padded.
             start: int64 [rows], the tokens of each row that are in the cache; start + steps fits into its size.
             source_length: int64 [rows], with an encoder.
+
+        Raises whatever the runtime raises; tokens that were in the cache before are unchanged then.
         """
         rows, steps = token_ids.shape
-        bound = self._of_shape(first, rows, steps, len(draws.out_index))
+        shape = self._shape(first, rows, steps, len(draws.out_index))
+        bound = self._of_shape(shape)
         arrays = bound.arrays
         arrays[graph.TOKEN_IDS][:] = token_ids
         arrays[graph.START][:] = start
@@ -112,29 +116,40 @@ class Runs:
             bound.bind(graph.ADJUST_SCALE, scale)
             bound.bind(graph.ADJUST_BIAS, bias)
             bound.adjusted = draws.adjust is not None
-        self._decoder.session.run_with_iobinding(bound.binding)
+        try:
+            self._decoder.session.run_with_iobinding(bound.binding)
+        except Exception:
+            del self._bound[shape]
+            raise
         return Drawn(*(arrays[spec.name] for spec in self._outputs))
 
-    def encode(self, row: int, source: Sequence[int]) -> None:
-        """Reads a source text into one row of the cross cache."""
+    def encode(self, first: int, sources: Sequence[Sequence[int]]) -> None:
+        """Reads source texts into the rows of the cross cache from `first` on; each gets the bits that it gets alone.
+
+        Raises whatever the runtime raises.
+        """
         assert self._encoder is not None
         assert self.cross is not None
-        inputs = {
-            graph.SOURCE: np.array([source], np.int64),
-            graph.SOURCE_LENGTH: np.array([len(source)], np.int64),
-        }
+        lengths = np.array([len(source) for source in sources], np.int64)
+        padded = np.zeros((len(sources), lengths.max()), np.int64)
+        for row, source in enumerate(sources):
+            padded[row, : len(source)] = source
+        inputs = {graph.SOURCE: padded, graph.SOURCE_LENGTH: lengths}
         said = self._encoder.run(inputs, graph.cross(self._generation.layers))
-        self.cross.write(row, 0, np.concatenate(said))
+        for row, length in enumerate(lengths.tolist()):
+            self.cross.write(first + row, 0, np.stack([block[row, :, :length] for block in said]))
 
-    def _of_shape(self, first: int, rows: int, steps: int, draws: int) -> _Bound:
-        sizes = (self.cache.size, self.cross.size if self.cross is not None else 0)
-        key = (first, rows, steps, draws, *sizes)
-        bound = self._bound.get(key)
+    def _shape(self, first: int, rows: int, steps: int, draws: int) -> Shape:
+        cross = self.cross.size if self.cross is not None else 0
+        return (first, rows, steps, draws, self.cache.size, cross)
+
+    def _of_shape(self, shape: Shape) -> _Bound:
+        bound = self._bound.get(shape)
         if bound is None:
-            bound = self._bound[key] = self._bind(first, rows, steps, draws)
+            bound = self._bound[shape] = self._bind(*shape[:4])
             if len(self._bound) > MOST_BOUND:
                 self._bound.popitem(last=False)
-        self._bound.move_to_end(key)
+        self._bound.move_to_end(shape)
         return bound
 
     def _bind(self, first: int, rows: int, steps: int, draws: int) -> _Bound:

@@ -2,8 +2,8 @@
 
 One thread owns the graphs. Between two runs it lets in who waits, lets out who has ended, left or is too late, then
 reads a piece of the prompts that are new, and takes every other text one token further. After each step the event loop
-is woken once for all texts. (Continuous batching: Yu et al., Orca, OSDI 2022; chunked prefill: Agrawal et al.,
-Sarathi-Serve, OSDI 2024.)
+is woken once for all texts. Where a run fails, the texts that no run can take end, and the others go on. (Continuous
+batching: Yu et al., Orca, OSDI 2022; chunked prefill: Agrawal et al., Sarathi-Serve, OSDI 2024.)
 """
 
 import asyncio
@@ -15,22 +15,15 @@ from types import TracebackType
 
 import structlog
 
-from services.kit.errors import (
-    DeadlineExpired,
-    DeadlineUnreachable,
-    Draining,
-    NotReady,
-    Overloaded,
-    TriviumError,
-)
+from services.kit.errors import DeadlineExpired, Draining, NotReady, TriviumError
 from services.kit.inference.statistics import Statistics
-from services.language.batch import Batch, News
+from services.language.admission import Admission
+from services.language.batch import Batch
+from services.language.isolation import Made, News, Run, RunFailed, isolated
 from services.language.metrics import ModelMetrics
 from services.language.queue import WaitingTexts
 from services.language.sequence import Sequence
 from services.language.settings import GenerationSettings
-
-WEIGHT = 0.1  # of the newest text in the moving average of how long a slot is taken
 
 
 class Scheduler:
@@ -39,7 +32,8 @@ class Scheduler:
     Args:
         batch: the slots; used by this scheduler's thread alone.
         warm_up: runs the shapes that will come, in that thread.
-        on_broken: called in the event loop when a run has failed; from then on every text is refused.
+        on_run_failed: called in that thread for each run that the engine refused.
+        on_broken: called in the event loop when the graphs have failed for good; from then on every text is refused.
     """
 
     def __init__(
@@ -49,13 +43,14 @@ class Scheduler:
         metrics: ModelMetrics,
         *,
         warm_up: Callable[[], None],
+        on_run_failed: Callable[[], None] = lambda: None,
         on_broken: Callable[[], None] = lambda: None,
     ) -> None:
         self._batch, self._settings, self._metrics = batch, settings, metrics
-        self._warm_up, self._on_broken = warm_up, on_broken
+        self._warm_up, self._on_run_failed, self._on_broken = warm_up, on_run_failed, on_broken
         self.statistics = Statistics()
-        self._waiting = WaitingTexts()
-        self._taken_s = 0.0  # how long a text has its slot
+        self._waiting = WaitingTexts(settings.patience_s)
+        self._admission = Admission(batch, self._waiting, settings)
         self._closed = self._broken = False
         self._thread = threading.Thread(target=self._work, name="scheduler", daemon=True)
         self._log = structlog.get_logger()
@@ -91,14 +86,14 @@ class Scheduler:
 
         Raises:
             Overloaded: `max_queue` texts are waiting already.
-            DeadlineUnreachable: those that wait already take longer than the time left.
+            DeadlineUnreachable: those that come first take longer than the time left.
             DeadlineExpired: no time is left.
             Draining, NotReady: the model is being unloaded, or its engine has failed.
         """
         now = time.monotonic()
         try:
             self._check_open()
-            self._admit(sequences, now)
+            self._admission.check(sequences, now)
         except TriviumError:
             for _ in sequences:
                 self.statistics.fail.add(0.0)
@@ -119,35 +114,6 @@ class Scheduler:
             raise NotReady("the engine of this model has failed; the instance's log has the details")
         if self._closed:
             raise Draining("this model is being unloaded")
-
-    def _admit(self, sequences: list[Sequence], now: float) -> None:
-        waiting = len(self._waiting)
-        if self._ahead(len(sequences)) > self._settings.max_queue:
-            raise Overloaded(
-                f"{waiting} texts wait for this model and the limit is {self._settings.max_queue}",
-                retry_after_s=self._wait_s(1),
-                limit=str(self._settings.max_queue),
-                value=str(waiting),
-            )
-        remaining_s, wait_s = sequences[0].deadline.at - now, self._wait_s(len(sequences))
-        wait_s += self._taken_s if wait_s else 0.0  # with a free slot it tries: only texts that wait are estimated
-        if remaining_s <= 0:
-            raise DeadlineExpired("the deadline passed before the text was queued", executed="no", stage="queue")
-        if wait_s > remaining_s:
-            raise DeadlineUnreachable(
-                f"a text would end in about {wait_s * 1e3:.0f} ms and the deadline is in {remaining_s * 1e3:.0f} ms",
-                retry_after_s=max(wait_s, 0.001),
-                limit_ms=f"{remaining_s * 1e3:.1f}",
-                value_ms=f"{wait_s * 1e3:.1f}",
-            )
-
-    def _wait_s(self, more: int) -> float:
-        """Estimated seconds until so many more texts have begun; 0 while there are slots."""
-        return max(0, self._ahead(more)) * self._taken_s / self._settings.max_texts
-
-    def _ahead(self, more: int) -> int:
-        """Texts without a slot, if so many more were accepted; negative while slots are free."""
-        return len(self._batch.rows) + len(self._waiting) + more - self._settings.max_texts
 
     async def _close(self) -> None:
         self._closed = True
@@ -170,15 +136,15 @@ class Scheduler:
     def _step(self) -> None:
         """Lets out, lets in, reads and writes."""
         self._let_out()
-        self._let_in()
         busy = any(row.to_read == 1 for row in self._batch.rows)
         budget = self._settings.chunk_tokens if busy else self._settings.most_read
+        joined = self._let_in(budget)
         news: list[News] = []
         try:
-            for run in (partial(self._batch.prefill, budget), self._batch.decode):
-                newest = run()
-                news += newest
-                self._ran(newest)
+            if joined:
+                self._run(self._batch.encode, news)
+            self._run(partial(self._batch.prefill, budget), news)
+            self._run(self._batch.decode, news)
         finally:
             self._tell(news)  # also where a run fails: a text that the one before has ended is in work no more
 
@@ -191,50 +157,87 @@ class Scheduler:
                 self._loop.call_soon_threadsafe(self._count, row, "cancelled")
             elif row.deadline.expired():
                 self._batch.remove(row)
-                self._refuse(
-                    row, DeadlineExpired("the deadline passed while the text was being written", stage="compute")
-                )
-        for waiting in self._waiting.expired():
+                error = DeadlineExpired("the deadline passed while the text was being written", stage="compute")
+                self._refuse(row, "expired", error)
+        for waiting in self._waiting.expired(time.monotonic()):
             error = DeadlineExpired("the deadline passed while the text was queued", executed="no", stage="queue")
-            self._refuse(waiting, error)
+            self._refuse(waiting, "expired", error)
 
-    def _let_in(self) -> None:
+    def _let_in(self, budget: int) -> bool:
+        """Those for which there is a place, with sources of at most `budget` tokens, or one; whether there are any.
+
+        The most urgent one is waited for where it does not fit yet: smaller ones would always come before it.
+        """
+        joined = longest = 0
         while len(self._batch.rows) < self._settings.max_texts:
             sequence = self._waiting.first()
-            if sequence is None or not self._batch.fits(sequence) or not self._waiting.remove(sequence):
-                return
+            if sequence is None or not self._batch.fits(sequence):
+                break
+            longest = max(longest, len(sequence.source or ()))
+            if joined and longest * (joined + 1) > budget:
+                break
+            if not self._waiting.remove(sequence):
+                continue  # its caller has just left
             sequence.started = time.monotonic()
             reused = self._batch.join(sequence)
             self._metrics.began(sequence.started - sequence.submitted, reused)
+            joined += 1
+        return joined > 0
 
-    def _ran(self, news: list[News]) -> None:
+    def _run(self, run: Run, news: list[News]) -> None:
+        """One run, and what it means for its texts."""
+        runs, lost = isolated(run, self._run_failed)
+        for made in runs:
+            news += made.news
+            self._ran(made)
+        if lost:
+            self._lose(lost)
+
+    def _run_failed(self, failure: RunFailed) -> None:
+        self._on_run_failed()
+        self._log.warning("run_failed", texts=len(failure.texts), error=str(failure.__cause__))
+
+    def _lose(self, texts: list[Sequence]) -> None:
+        """Ends texts that no run can take, unless the graphs can do no run at all.
+
+        Raises whatever the engine raises once it has failed for good.
+        """
+        for text in texts:
+            self._batch.remove(text, keep=False)
+        broken: Exception | None = None
+        try:
+            self._batch.probe()
+        except Exception as error:  # onnxruntime's own classes share no other base
+            broken = error
+        for text in texts:
+            self._refuse(text, "failed", _failed() if broken is None else _broken())
+        if broken is not None:
+            raise broken
+
+    def _ran(self, run: Made) -> None:
         """Counts a run, and lets out the texts that it ended."""
-        run = self._batch.last_run
-        if run is None:
-            return
-        self._batch.last_run = None
         now = time.monotonic()
-        made = sum(one.sequence.scored_from is None for one in news)
+        made = sum(one.sequence.scored_from is None for one in run.news)
         self._metrics.ran(run.kind, run.rows, run.tokens, made, run.seconds)
         self.statistics.record_run(run.rows, 0.0, run.seconds, 0.0)
-        wasted = sum(one.sequence.left for one in news)
+        wasted = sum(one.sequence.left and one.sequence.scored_from is None for one in run.news)
         if wasted:
             self._metrics.wasted(wasted)
-        for one in news:
+        for one in run.news:
             if not one.sequence.first_token:
                 one.sequence.first_token = now
                 self._metrics.first_token(now - one.sequence.submitted)
             if one.finish is not None:
                 self._batch.remove(one.sequence)
-                self._taken_s += WEIGHT * (now - one.sequence.started - self._taken_s)
+                self._admission.ended(now - one.sequence.started)
                 self._metrics.finished(one.finish)
 
     def _tell(self, news: list[News]) -> None:
         if news:
             self._loop.call_soon_threadsafe(self._deliver, news)
 
-    def _refuse(self, sequence: Sequence, error: TriviumError) -> None:
-        self._metrics.finished("expired")
+    def _refuse(self, sequence: Sequence, reason: str, error: TriviumError) -> None:
+        self._metrics.finished(reason)
         self._loop.call_soon_threadsafe(self._fail, sequence, error)
 
     def _deliver(self, news: list[News]) -> None:
@@ -266,15 +269,22 @@ class Scheduler:
             self._log.critical("scheduler_broken", exc_info=failure)
             for sequence in self._batch.rows:
                 self._metrics.finished("failed")
-                self._fail(
-                    sequence, NotReady("the engine of this model has failed", executed="unknown", stage="compute")
-                )
+                self._fail(sequence, _broken())
             for sequence in self._waiting.clear():
                 self._metrics.finished("failed")
                 self._fail(sequence, NotReady("the engine of this model has failed", stage="queue"))
             self._on_broken()
         _finish(self._warm, failure)
         self._ended.set()
+
+
+def _failed() -> TriviumError:
+    """Of a text that no run can take; another instance may."""
+    return TriviumError("the engine failed while it computed this text", stage="compute")
+
+
+def _broken() -> NotReady:
+    return NotReady("the engine of this model has failed", executed="unknown", stage="compute")
 
 
 def _finish(future: "asyncio.Future[None]", failure: BaseException | None) -> None:

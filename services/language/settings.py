@@ -20,6 +20,9 @@ class GenerationSettings:
         64, low=0
     )  # for beginnings of prompts that may come again, of one model; 0: none are kept
     chunk_tokens: int = setting(128, low=1)  # of prompts in one run while other texts are being written
+    patience_s: float = setting(
+        60.0, low=0
+    )  # a text without a deadline, or with a later one, waits for its turn as if this were the time that it has
     default_new_tokens: int = setting(64, low=1)  # where a request does not say
 
     @property

@@ -1,5 +1,6 @@
 """A model that can be computed by hand, over real caches, and a tokenizer whose tokens are characters."""
 
+from collections.abc import Iterator
 from collections.abc import Sequence as Tokens
 
 import numpy as np
@@ -36,14 +37,22 @@ class FakeRuns:
         self.cross: Cache | None = None
         self.runs: list[tuple[int, int, int]] = []  # first slot, rows, steps
         self.fails = False
+        self.fail_next = 0  # runs
+        self.refused: int | None = None  # no run with a text that has this token
+        self.draws: list[int] = []  # of each run
 
     def run(
         self, first: int, token_ids: Array, start: Array, draws: Draws, source_length: Array | None = None
     ) -> Drawn:
-        if self.fails:
-            raise RuntimeError("the device is gone")
         rows, steps = token_ids.shape
+        if self.fails or self.fail_next:
+            self.fail_next = max(0, self.fail_next - 1)
+            raise RuntimeError("the device is gone")
+        if self.refused is not None and any(self._has(self.refused, first, token_ids, start)):
+            self._spoil(first, steps, start)
+            raise RuntimeError("no memory for this one")
         self.runs.append((first, rows, steps))
+        self.draws.append(len(draws.out_index))
         for row in range(rows):
             assert start[row] + steps <= self.cache.size
             assert (first + rows) * self.cache.size <= self.cache.capacity
@@ -56,6 +65,15 @@ class FakeRuns:
         best = np.stack([token, (token + 1) % VOCAB], axis=1)
         return Drawn(token, -token.astype(np.float32), best, -best.astype(np.float32))
 
+    def _has(self, token: int, first: int, token_ids: Array, start: Array) -> Iterator[bool]:
+        for row, tokens in enumerate(token_ids):
+            yield token in tokens or token in self.cache.read(first + row, 0, int(start[row]))[0]
+
+    def _spoil(self, first: int, steps: int, start: Array) -> None:
+        """What a run that fails may leave behind what was in the cache before."""
+        for row, at in enumerate(start.tolist()):
+            self.cache.write(first + row, at, np.full((2, 1, steps, 1), 55, np.float32))
+
     def _next(self, first: int, steps: int, start: Array, index: int) -> int:
         row, step = divmod(index, steps)
         read = self.cache.read(first + row, 0, int(start[row]) + step + 1)
@@ -67,17 +85,52 @@ def following(tokens: Tokens[int]) -> int:
     return (sum((at + 1) * token for at, token in enumerate(tokens)) + 7 * len(tokens)) % VOCAB
 
 
-def written(prompt: Tokens[int], count: int) -> list[int]:
+def written(prompt: Tokens[int], count: int, source: Tokens[int] = ()) -> list[int]:
     """The tokens that follow a prompt."""
     tokens = list(prompt)
     for _ in range(count):
-        tokens.append(following(tokens))
+        tokens.append((following(tokens) + following(source)) % VOCAB)
     return tokens[len(prompt) :]
 
 
-def batch(runs: FakeRuns, prefix_bytes: int = 0) -> Batch:
+class FakeEncodedRuns(FakeRuns):
+    """With an encoder: the cross cache holds the tokens of the source, and the next token follows from both."""
+
+    def __init__(self, rows: int = 8, longest: int = LONGEST, sources: int = 8 * 16) -> None:
+        super().__init__(rows, longest)
+        self.cross = Cache(2, 1, 1, sources, 16, "float32", smallest=2)
+        self.encoded: list[int] = []  # sources in each run of the encoder
+
+    def encode(self, first: int, sources: Tokens[Tokens[int]]) -> None:
+        assert self.cross is not None
+        if self.fails or any(self.refused in source for source in sources):
+            raise RuntimeError("no memory for this one")
+        self.encoded.append(len(sources))
+        assert (first + len(sources)) * self.cross.size <= self.cross.capacity
+        for row, source in enumerate(sources):
+            values = np.stack([np.array(source), np.array(source)]).astype(np.float32)[:, np.newaxis, :, np.newaxis]
+            self.cross.write(first + row, 0, values)
+
+    def run(
+        self, first: int, token_ids: Array, start: Array, draws: Draws, source_length: Array | None = None
+    ) -> Drawn:
+        assert source_length is not None
+        assert self.cross is not None
+        self._lengths = source_length
+        assert (first + len(token_ids)) * self.cross.size <= self.cross.capacity
+        return super().run(first, token_ids, start, draws)
+
+    def _next(self, first: int, steps: int, start: Array, index: int) -> int:
+        assert self.cross is not None
+        row, _ = divmod(index, steps)
+        source = self.cross.read(first + row, 0, int(self._lengths[row]))
+        return (super()._next(first, steps, start, index) + following(source[0, 0, :, 0].astype(int).tolist())) % VOCAB
+
+
+def batch(runs: FakeRuns, prefix_bytes: int = 0, most_scored: int = 512) -> Batch:
     """A batch over a fake model."""
-    return Batch(runs, 64, Prefixes(prefix_bytes))  # type: ignore[arg-type]
+    prefixes = Prefixes(prefix_bytes) if runs.cross is None else None
+    return Batch(runs, 64, prefixes, most_scored)  # type: ignore[arg-type]
 
 
 def metrics() -> ModelMetrics:

@@ -5,7 +5,8 @@ import numpy as np
 
 from services.kit.deadline import Deadline
 from services.kit.inference.bundle import Array
-from services.language.batch import Batch, News
+from services.language.batch import Batch
+from services.language.isolation import News
 from services.language.prefixes import BLOCK
 from services.language.runs import Drawn, Draws
 from services.language.sampling import Sampling
@@ -25,13 +26,27 @@ def sequence(prompt: list[int], limit: int = 10, **wishes: object) -> Sequence:
     )
 
 
+def scoring(tokens: list[int], known: int) -> Sequence:
+    return Sequence(
+        tokens[:-1],
+        Sampling(alternatives=0),
+        FakeTokenizer(),  # type: ignore[arg-type]
+        limit=0,
+        end=frozenset(),
+        deadline=Deadline(),
+        woken=asyncio.Event(),
+        scored=tokens[known:],
+    )
+
+
 def turn(work: Batch, budget: int = 512) -> list[News]:
     """One step: reads, writes, lets out what has ended."""
     news = []
     for prefill in (True, False):
         made = work.prefill(budget) if prefill else work.decode()
-        news += made
-        for one in made:
+        found = [] if made is None else made.news
+        news += found
+        for one in found:
             if one.finish is not None:
                 work.remove(one.sequence)
     return news
@@ -192,16 +207,7 @@ def test_a_text_ends_where_its_model_ends_it() -> None:
 
 def test_tokens_that_are_given_get_their_log_probabilities() -> None:
     tokens = list(range(40))
-    text = Sequence(
-        tokens[:-1],
-        Sampling(alternatives=0),
-        FakeTokenizer(),  # type: ignore[arg-type]
-        limit=0,
-        end=frozenset(),
-        deadline=Deadline(),
-        woken=asyncio.Event(),
-        scored=tokens[10:],
-    )
+    text = scoring(tokens, 10)
     work = batch(FakeRuns())
     work.join(sequence([1, 2]))
     work.join(text)
@@ -239,3 +245,21 @@ def test_no_temperature_or_penalty_makes_a_logit_infinite() -> None:
     for draws in given:
         assert draws.adjust is not None
         assert np.isfinite(largest / draws.adjust[1] / draws.temperature[0]).all()
+
+
+def test_few_tokens_are_scored_in_one_run_with_the_same_result() -> None:
+    tokens = list(range(90))
+    found = []
+    for most in (512, 7, 1):
+        runs = FakeRuns()
+        work = batch(runs, most_scored=most)
+        text = scoring(tokens, 40)
+        work.join(text)
+        chosen = []
+        while text in work.rows:
+            chosen += [one.chosen[0] for one in turn(work, budget=64)]
+        found.append(chosen)
+        assert max(runs.draws) <= max(most, 1)
+        assert runs.runs[0][2] == min(64, 39 + most)  # what is before them is read at once
+    assert found[1:] == found[:1] * 2
+    assert [one.token for one in found[0]] == tokens[40:]

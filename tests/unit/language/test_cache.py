@@ -51,9 +51,8 @@ def test_a_row_moves(cache: Cache) -> None:
 
 
 def test_memory_that_is_reserved_is_not_exceeded(cache: Cache) -> None:
-    assert cache.fits(8, 50)
-    assert not cache.fits(12, 50)
-    assert cache.fits(12, 30)
+    assert cache.rows(50) == 8 * 64 // 50
+    assert cache.rows(30) == 8 * 64 // 32
 
 
 def test_room_that_a_long_text_had_goes_when_more_rows_need_the_memory(cache: Cache) -> None:
@@ -65,7 +64,7 @@ def test_room_that_a_long_text_had_goes_when_more_rows_need_the_memory(cache: Ca
 
 
 def test_there_is_always_memory_for_one_text() -> None:
-    assert Cache(2, 1, 1, capacity=1, longest=50, dtype="float32").fits(1, 50)
+    assert Cache(2, 1, 1, capacity=1, longest=50, dtype="float32").rows(50) == 1
 
 
 def test_addresses_are_those_of_the_rows(cache: Cache) -> None:

@@ -32,7 +32,7 @@ async def loaded(folder: Path, **generation: Any) -> AsyncIterator[None]:
         "language", (folder,), NAME, EngineSettings(device="cpu", threads=1), BatcherSettings(max_batch=1)
     )
     registry = CollectorRegistry()
-    load = loader(GenerationSettings(max_texts=2, cache_mib=1), GenerationMetrics(registry))
+    load = loader(GenerationSettings(max_texts=2, cache_mib=8), GenerationMetrics(registry))
     async with Models.open(settings, load, registry) as models:
         assert [model.name for model in models.ready()] == [NAME]
         yield
@@ -47,7 +47,7 @@ async def test_a_bundle_as_it_is_loads(tmp_path: Path) -> None:
     [
         ({"vocab": 5000}, "refuse the last token"),
         ({"max_source": 5000}, "refuse the last token, place or source"),
-        ({"max_tokens": 1 << 20}, "needs .* MiB of keys and values, and 1 are allowed"),
+        ({"max_tokens": 1 << 20}, "needs .* MiB of keys and values, and 8 are allowed"),
         ({"max_tokens": 1 << 40}, "generation.max_tokens: must lie in"),
         ({"layers": 1 << 40}, "generation.layers: must lie in"),
         ({"max_source": -1}, "generation.max_source: must lie in"),

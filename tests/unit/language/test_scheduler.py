@@ -1,71 +1,16 @@
 import asyncio
-import contextlib
 import gc
 import weakref
-from collections.abc import AsyncIterator
 
 import pytest
 from prometheus_client import CollectorRegistry
 
-from services.kit.deadline import Deadline
 from services.kit.errors import DeadlineExpired, DeadlineUnreachable, Draining, NotReady, Overloaded, TriviumError
 from services.language.metrics import GenerationMetrics
-from services.language.sampling import Sampling
 from services.language.scheduler import Scheduler
-from services.language.sequence import Sequence
 from services.language.settings import GenerationSettings
-from tests.unit.language.fakes import FakeRuns, FakeTokenizer, batch, metrics, written
-
-
-class Gate(FakeRuns):
-    """Runs wait until they may."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.loop = asyncio.get_running_loop()
-        self.begun, self.may = asyncio.Event(), asyncio.Event()
-        self.closed = False
-
-    def run(self, *arguments: object, **others: object) -> object:  # type: ignore[override]
-        if self.closed:
-            self.loop.call_soon_threadsafe(self.begun.set)
-            asyncio.run_coroutine_threadsafe(self.may.wait(), self.loop).result()
-        return super().run(*arguments, **others)  # type: ignore[arg-type]
-
-
-@contextlib.asynccontextmanager
-async def scheduler(runs: FakeRuns | None = None, **settings: int) -> AsyncIterator[Scheduler]:
-    wishes = GenerationSettings(**{"max_texts": 4, "max_queue": 4, "prefix_mib": 0} | settings)
-    made = Scheduler(batch(runs or FakeRuns()), wishes, metrics(), warm_up=lambda: None)
-    async with made:
-        yield made
-
-
-def text(prompt: list[int], limit: int = 8, timeout_s: float | None = None, priority: int = 0) -> Sequence:
-    return Sequence(
-        prompt,
-        Sampling(),
-        FakeTokenizer(),  # type: ignore[arg-type]
-        limit=limit,
-        end=frozenset(),
-        deadline=Deadline.after(timeout_s),
-        woken=asyncio.Event(),
-        priority=priority,
-    )
-
-
-async def tokens(sequence: Sequence) -> list[int]:
-    found: list[int] = []
-    while True:
-        sequence.woken.clear()
-        piece = sequence.next()
-        if piece is None:
-            await sequence.woken.wait()
-            continue
-        assert piece.index == len(found)
-        found += [chosen.token for chosen in piece.tokens]
-        if piece.finish is not None:
-            return found
+from tests.unit.language.fakes import FakeRuns, batch, metrics, written
+from tests.unit.language.scheduling import Counted, Gate, during, scheduler, text, tokens
 
 
 async def test_texts_of_many_callers_come_complete() -> None:
@@ -95,8 +40,7 @@ async def test_a_caller_that_leaves_costs_no_further_step() -> None:
         made.submit([staying, leaving])
         await runs.begun.wait()
         made.leave(leaving)
-        runs.closed = False
-        runs.may.set()
+        runs.open()
         await tokens(staying)
     assert len(leaving.made) <= 1
 
@@ -110,8 +54,7 @@ async def test_a_caller_that_leaves_while_it_waits_never_begins() -> None:
         await runs.begun.wait()
         made.submit([second])
         made.leave(second)
-        runs.closed = False
-        runs.may.set()
+        runs.open()
         await tokens(first)
         assert made.waiting == 0
     assert second.made == []
@@ -126,8 +69,7 @@ async def test_priority_comes_first_and_then_the_earliest_deadline() -> None:
         await runs.begun.wait()
         waiting = [text([2], 2), text([3], 2, timeout_s=60), text([4], 2, timeout_s=50), text([5], 2, priority=1)]
         made.submit(waiting)
-        runs.closed = False
-        runs.may.set()
+        runs.open()
         await asyncio.gather(*map(tokens, waiting))
     begun = sorted(waiting, key=lambda one: one.started)
     assert [one.prompt for one in begun] == [[5], [4], [3], [2]]
@@ -144,8 +86,7 @@ async def test_a_full_queue_refuses() -> None:
         made.submit(waiting)
         with pytest.raises(Overloaded, match="2 texts wait"):
             made.submit([text([4], 2)])
-        runs.closed = False
-        runs.may.set()
+        runs.open()
         await asyncio.gather(*map(tokens, waiting))
 
 
@@ -157,8 +98,7 @@ async def test_a_deadline_that_passes_ends_the_text_between_two_steps() -> None:
         made.submit([late])
         await runs.begun.wait()
         await asyncio.sleep(late.deadline.remaining_s())
-        runs.closed = False
-        runs.may.set()
+        runs.open()
         with pytest.raises(DeadlineExpired):
             await tokens(late)
     assert len(late.made) <= 2
@@ -173,19 +113,18 @@ async def test_a_deadline_that_has_passed_is_refused() -> None:
 async def test_a_deadline_that_the_queue_cannot_meet_is_refused_at_the_door() -> None:
     runs = Gate()
     async with scheduler(runs, max_texts=1) as made:
-        made._taken_s = 10.0
+        made._admission.taken_s = 10.0
         runs.closed = True
         first = text([1], 2)
         made.submit([first])
         await runs.begun.wait()
         with pytest.raises(DeadlineUnreachable):
             made.submit([text([2], 2, timeout_s=1.0)])
-        runs.closed = False
-        runs.may.set()
+        runs.open()
         await tokens(first)
 
 
-async def test_a_run_that_fails_takes_the_model_out_of_service_and_leaves_nobody_waiting() -> None:
+async def test_an_engine_that_can_do_no_run_is_taken_out_of_service_and_leaves_nobody_waiting() -> None:
     runs, broken = FakeRuns(), asyncio.Event()
     made = Scheduler(batch(runs), GenerationSettings(), metrics(), warm_up=lambda: None, on_broken=broken.set)
     async with made:
@@ -202,9 +141,9 @@ async def test_a_run_that_fails_takes_the_model_out_of_service_and_leaves_nobody
 
 async def test_a_text_that_has_ended_is_told_even_if_the_next_run_fails() -> None:
     class FailsAtDecode(FakeRuns):
-        def run(self, first: int, token_ids: object, *arguments: object, **others: object) -> object:  # type: ignore[override]
+        def run(self, *arguments: object, **others: object) -> object:  # type: ignore[override]
             self.fails = bool(self.runs)
-            return super().run(first, token_ids, *arguments, **others)  # type: ignore[arg-type]
+            return super().run(*arguments, **others)  # type: ignore[arg-type]
 
     made = Scheduler(batch(FailsAtDecode()), GenerationSettings(), metrics(), warm_up=lambda: None)
     async with made, asyncio.timeout(10):
@@ -246,3 +185,88 @@ async def test_a_text_is_counted_once() -> None:
         statistics = made.statistics
     assert (statistics.success.count, statistics.fail.count, statistics.inferences) == (1, 1, 1)
     assert statistics.executions == 4
+
+
+async def test_a_text_that_does_not_fit_yet_is_not_overtaken_by_those_behind_it() -> None:
+    runs = Gate(rows=2)
+    async with scheduler(runs, max_texts=8, max_queue=8) as made:
+        runs.closed = True
+        in_work = [text([number], 20 + number) for number in range(4)]
+        made.submit(in_work)
+        await runs.begun.wait()
+        big, small = text([5] * 100, 28), [text([6, number], 4) for number in range(4)]
+        made.submit([big])
+        made.submit(small)
+        assert made.waiting == 5
+        runs.open()
+        await asyncio.gather(*map(tokens, (*in_work, big, *small)))
+    assert all(big.started < one.started for one in small)
+
+
+async def test_a_text_without_a_deadline_begins_under_a_constant_load_of_texts_with_deadlines() -> None:
+    async with scheduler(max_texts=1, patience_s=0) as made:
+        in_work, patient = text([1], 30), text([2], 4)
+        made.submit([in_work])
+        made.submit([patient])
+        found = asyncio.create_task(tokens(patient))
+        others = 0
+        async with asyncio.timeout(10):
+            while not found.done():
+                urgent = text([3], 2, timeout_s=30)
+                made.submit([urgent])
+                await tokens(urgent)
+                others += 1
+        assert await found == written([2], 4)
+    assert others <= 2
+
+
+async def test_a_prompt_that_is_being_read_while_its_caller_leaves_wastes_no_token() -> None:
+    counted, writing, reading = Counted(), text([1], 60), text([2] * 100, 4)
+    runs = during(
+        FakeRuns(),
+        (lambda: writing.made, lambda: made.submit([reading])),
+        (lambda: reading.cached, lambda: made.leave(reading)),
+    )
+    async with scheduler(runs, counted, chunk_tokens=16) as made:
+        made.submit([writing])
+        await tokens(writing)
+    assert 16 <= reading.cached < 100
+    assert counted.value("wasted_tokens_total") == 0
+    assert counted.value("texts_total", reason="cancelled") == 1
+    assert counted.value("tokens_total", kind="made") == 60
+    assert made.statistics.fail.count == 1
+
+
+async def test_a_token_that_is_made_while_its_caller_leaves_is_wasted() -> None:
+    counted, leaving = Counted(), text([2, 3], 20)
+    runs = during(FakeRuns(), (lambda: len(leaving.made) == 5, lambda: made.leave(leaving)))
+    async with scheduler(runs, counted) as made:
+        made.submit([leaving])
+    assert len(leaving.made) == 6
+    assert counted.value("wasted_tokens_total") == 1
+    assert counted.value("tokens_total", kind="made") == 6
+
+
+async def test_a_score_for_a_caller_that_left_is_no_token_that_was_made() -> None:
+    counted, leaving = Counted(), text([3] * 39, 0, scored=[3] * 30)
+    runs = during(FakeRuns(), (lambda: True, lambda: made.leave(leaving)))
+    async with scheduler(runs, counted) as made:
+        made.submit([leaving])
+    assert leaving.cached > 0
+    assert counted.value("wasted_tokens_total") == counted.value("tokens_total", kind="made") == 0
+
+
+async def test_a_text_that_is_cancelled_while_it_waits_costs_nothing_and_is_counted() -> None:
+    runs, counted = Gate(), Counted()
+    async with scheduler(runs, counted, max_texts=1) as made:
+        runs.closed = True
+        first, second = text([1], 4), text([2], 4)
+        made.submit([first])
+        await runs.begun.wait()
+        made.submit([second])
+        made.leave(second)
+        runs.open()
+        await tokens(first)
+    assert counted.value("texts_total", reason="cancelled") == 1
+    assert counted.value("wasted_tokens_total") == 0
+    assert counted.value("tokens_total", kind="prompt") + counted.value("tokens_total", kind="made") == 4

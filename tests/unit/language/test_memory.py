@@ -1,0 +1,48 @@
+import pytest
+
+from services.kit.errors import StartupError
+from services.kit.inference.manifest import Generation
+from services.language.cache import Cache
+from services.language.memory import MIB, Memory, caches
+
+
+def generation(**more: int) -> Generation:
+    numbers = {"vocab": 100, "layers": 4, "heads": 8, "kv_heads": 2, "head_dim": 32, "max_tokens": 512} | more
+    return Generation(begin=(1,), end=(2,), **numbers)  # type: ignore[arg-type]
+
+
+def size(cache: Cache | None) -> int:
+    return 0 if cache is None else cache._memory.nbytes
+
+
+def test_a_model_without_an_encoder_has_one_cache_of_all_the_memory() -> None:
+    cache, cross = caches(generation(), 8, 1000, "a")
+    assert (cross, size(cache)) == (None, 8 * MIB)
+    assert cache.capacity == 8 * MIB // (8 * 2 * 32 * 4)
+
+
+def test_no_more_is_reserved_than_so_many_texts_can_take() -> None:
+    cache, cross = caches(generation(max_source=128), 1 << 14, 3, "a")
+    assert cross is not None
+    assert (cache.capacity, cross.capacity) == (3 * 512, 3 * 128)
+
+
+@pytest.mark.parametrize("mib", [2, 3, 5, 8, 40])
+def test_texts_and_their_sources_share_the_memory_that_is_allowed(mib: int) -> None:
+    cache, cross = caches(generation(max_source=128), mib, 1000, "a")
+    assert cross is not None
+    assert mib * MIB * 0.97 < size(cache) + size(cross) <= mib * MIB
+    memory = Memory(cache, cross)
+    assert memory.texts(512, 128) == mib // 2  # text and source take a MiB each
+    assert memory.texts(512, 1) == cache.rows(512)
+    assert memory.texts(1, 128) == cross.rows(128)
+    assert memory.capacity == cache.capacity + cross.capacity
+
+
+def test_memory_for_less_than_one_text_is_refused_with_what_it_needs() -> None:
+    caches(generation(max_source=1024), 9, 4, "a")
+    with pytest.raises(
+        StartupError, match=r"512 tokens with a source of 1024 needs 9 MiB .* and 8 are allowed"
+    ) as error:
+        caches(generation(max_source=1024), 8, 4, "a")
+    assert "GENERATION__CACHE_MIB to 9" in error.value.hint

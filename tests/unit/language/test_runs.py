@@ -1,0 +1,142 @@
+"""Runs over the graphs of a bundle that is shipped, and caches with something in them."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from services.kit.inference import bundle as bundles
+from services.kit.inference.engine import Engine, EngineSettings
+from services.kit.inference.manifest import ENCODER
+from services.language import graph
+from services.language.__main__ import BUNDLES
+from services.language.batch import Batch
+from services.language.isolation import RunFailed
+from services.language.memory import caches
+from services.language.runs import Runs
+from services.language.sequence import Sequence
+from tests.unit.language.scheduling import text
+
+SOURCES = [list(range(2, 2 + length)) for length in (3, 40, 1, 17, 9)]
+
+
+class Session:
+    """ONNX Runtime's, which can be told to fail after it has computed."""
+
+    def __init__(self, session: Any) -> None:
+        self._session, self.fails = session, False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
+
+    def run_with_iobinding(self, binding: Any) -> None:
+        self._session.run_with_iobinding(binding)
+        if self.fails:
+            raise RuntimeError("no memory")
+
+
+class Watched(Engine):
+    """With such a session."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._session = Session(self._session)
+
+
+@pytest.fixture
+def runs() -> Runs:
+    bundle = bundles.load(BUNDLES / "dates-transformer" / "1")
+    generation = bundle.manifest.generation
+    assert generation is not None
+    settings = EngineSettings(device="cpu", threads=1)
+    decoder, encoder = Watched(bundle.path / bundles.MODEL, settings), Engine(bundle.path / ENCODER, settings)
+    cache, cross = caches(generation, 8, 8, "dates")
+    assert cross is not None
+    for memory in (cache, cross):
+        memory._memory.fill(7.0)
+    return Runs(generation, decoder, cache, encoder, cross)
+
+
+def batch(runs: Runs) -> Batch:
+    return Batch(runs, graph.candidates(runs._generation), None, 8)
+
+
+def texts() -> list[Sequence]:
+    return [text([1], 8, source=source) for source in SOURCES]
+
+
+def written(work: Batch, together: list[Sequence]) -> list[list[tuple[int, bytes]]]:
+    """Tokens and log-probabilities, to the bit, of texts that join at once."""
+    found: dict[Sequence, list[tuple[int, bytes]]] = {one: [] for one in together}
+    for one in together:
+        work.join(one)
+    work.encode()
+    while work.rows:
+        made = work.decode()
+        assert made is not None
+        for news in made.news:
+            found[news.sequence] += [(one.token, np.float32(one.logprob).tobytes()) for one in news.chosen]
+            if news.finish is not None:
+                work.remove(news.sequence)
+    return list(found.values())
+
+
+def test_sources_that_are_read_together_give_the_bits_that_they_give_alone(runs: Runs) -> None:
+    together = written(batch(runs), texts())
+    assert together == [written(batch(runs), [one])[0] for one in texts()]
+    assert len({tuple(found) for found in together}) > 1
+
+
+def test_texts_go_on_to_the_bit_after_a_run_that_failed(runs: Runs) -> None:
+    whole = written(batch(runs), texts())
+    work, session = batch(runs), runs._decoder.session
+    for one in texts():
+        work.join(one)
+    work.encode()
+    tokens: list[list[int]] = [[] for _ in SOURCES]
+    rows = list(work.rows)
+    for step in range(8):
+        session.fails = True
+        with pytest.raises(RunFailed):
+            work.decode()
+        session.fails = False
+        for slots in ([0, 1], [2, 3, 4]) if step % 2 else (None,):
+            made = work.decode(slots)
+            assert made is not None
+            for news in made.news:
+                tokens[rows.index(news.sequence)] += [one.token for one in news.chosen]
+    for found, expected in zip(tokens, whole, strict=True):
+        assert found[: len(expected)] == [token for token, _ in expected]
+
+
+def test_what_was_bound_for_a_run_that_failed_is_not_used_again(runs: Runs) -> None:
+    work, session = batch(runs), runs._decoder.session
+    work.join(texts()[0])
+    work.encode()
+    work.decode()
+    (shape,) = runs._bound
+    bound = runs._bound[shape]
+    session.fails = True
+    with pytest.raises(RunFailed):
+        work.decode()
+    assert runs._bound == {}
+    session.fails = False
+    work.decode()
+    assert runs._bound[shape] is not bound
+
+
+def test_the_probe_runs_both_graphs_beside_the_texts(runs: Runs) -> None:
+    work = batch(runs)
+    kept, gone = texts()[:2]
+    alone = written(batch(runs), [texts()[0]])[0]
+    for one in (kept, gone):
+        work.join(one)
+    work.encode()
+    work.remove(gone, keep=False)
+    work.probe()
+    while kept in work.rows:
+        made = work.decode()
+        assert made is not None
+        if made.news[0].finish is not None:
+            work.remove(kept)
+    assert kept.made == [token for token, _ in alone]
