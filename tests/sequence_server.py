@@ -19,6 +19,7 @@ SERVICE = "trivium.sequence.v1.SequenceService"
 STATE = struct.Struct("<Qd")  # steps so far and their sum
 BAD = 13.0  # the number that ends a stream
 HORIZON = 3
+WINDOW = 4  # steps that are answered together
 
 
 class SequenceServer:
@@ -74,18 +75,24 @@ class SequenceServer:
         named = f"{model}:1"
         for message in messages:
             self.requests.append(message)
+            response = pb.TrackResponse(model=named)
             for place, value in enumerate(message.values, 1):
                 if value == BAD:
+                    if response.steps:
+                        yield response
                     _refuse(context, step)
                 step, total = step + 1, total + value
-                last = place == len(message.values) and opening.return_state
-                response = pb.TrackResponse(step=step, model=named, state=STATE.pack(step, total) if last else b"")
                 if model == "sum":
-                    response.values.extend(_ahead(total))
+                    response.steps.add(step=step, values=_ahead(total))
                 else:
-                    response.classes.extend(_parity(total, opening.top_k or 1))
-                named = ""
-                yield response
+                    response.steps.add(step=step, classes=_parity(total, opening.top_k or 1))
+                last = place == len(message.values)
+                if last and opening.return_state:
+                    response.state = STATE.pack(step, total)
+                if last or len(response.steps) == WINDOW:
+                    yield response
+                    response = pb.TrackResponse()
+                    named = ""
 
 
 def _parity(total: float, top_k: int) -> list[classes_pb2.RankedClass]:

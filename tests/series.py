@@ -1,6 +1,7 @@
 """Callers of the sequence service, and what the graph of a bundle says without it."""
 
 import asyncio
+from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import onnxruntime as ort
 
 from inference import grpc_service_pb2 as oip
 from services.kit.inference.bundle import Array, Bundle
+from tests.tracked import Answered, by_step
 from trivium.sequence.v1 import sequence_pb2 as pb
 
 SERVICE = "/trivium.sequence.v1.SequenceService"
@@ -47,7 +49,7 @@ def messages(x: Array, sizes: Iterable[int]) -> list[Array]:
     return parts
 
 
-def said(answers: Sequence[pb.TrackResponse]) -> bytes:
+def said(answers: Sequence[Answered]) -> bytes:
     """What a forecaster has answered to the steps of a stream, to the bit."""
     return np.array([list(answer.values) for answer in answers], np.float32).tobytes()
 
@@ -66,17 +68,17 @@ def infer_request(model: str, x: Array, **parameters: Any) -> oip.ModelInferRequ
 
 def whole_stream(
     channel: grpc.Channel, sent: Iterable[bytes], path: str = TRACK
-) -> tuple[list[pb.TrackResponse], grpc.RpcError | None]:
+) -> tuple[list[Answered], grpc.RpcError | None]:
     """The answers to a stream of these messages, and its error if it has one; blocks until it has ended.
 
     For streams that end while they are sent on: there, grpc.aio may tell of an INTERNAL error of its own.
     """
     method: Any = channel.stream_stream(path)
     call = method(iter(sent), timeout=TIMEOUT_S)
-    answers: list[pb.TrackResponse] = []
+    answers: list[Answered] = []
     try:
         for data in call:
-            answers.append(pb.TrackResponse.FromString(data))
+            answers += by_step([data])
     except grpc.RpcError as error:
         return answers, error
     return answers, None
@@ -87,31 +89,37 @@ class Track:
 
     def __init__(self, call: Any) -> None:
         self.call = call
+        self._next: deque[Answered] = deque()  # of the last response
 
     async def send(self, values: Array | Sequence[float] = (), **fields: Any) -> None:
         """One message."""
         flat = np.asarray(values, np.float32).reshape(-1)
         await self.call.write(pb.TrackRequest(values=flat, **fields).SerializeToString())
 
-    async def answers(self, count: int) -> list[pb.TrackResponse]:
-        """The next answers."""
+    async def answers(self, count: int) -> list[Answered]:
+        """The answers to the next steps."""
         return [await self.answer() for _ in range(count)]
 
-    async def answer(self) -> pb.TrackResponse:
-        """The next answer. Raises AioRpcError where the stream has failed."""
-        data = await self.call.read()
-        if data is grpc.aio.EOF:
-            raise AssertionError(f"the stream has ended: {await self.call.code()}")
-        return pb.TrackResponse.FromString(data)
+    async def answer(self) -> Answered:
+        """The answer to the next step. Raises AioRpcError where the stream has failed."""
+        if not self._next:
+            data = await self.call.read()
+            if data is grpc.aio.EOF:
+                raise AssertionError(f"the stream has ended: {await self.call.code()}")
+            self._next.extend(by_step([data]))
+        return self._next.popleft()
 
-    async def rest(self) -> list[pb.TrackResponse]:
+    async def rest(self) -> list[Answered]:
         """All answers up to the end of the stream, which nothing more is sent on."""
         await self.call.done_writing()
-        return [pb.TrackResponse.FromString(data) async for data in self.call]
+        answers, self._next = list(self._next), deque()
+        async for data in self.call:
+            answers += by_step([data])
+        return answers
 
-    async def failure(self) -> tuple[list[pb.TrackResponse], grpc.aio.AioRpcError]:
+    async def failure(self) -> tuple[list[Answered], grpc.aio.AioRpcError]:
         """The answers that still come, and the error that the stream ends with."""
-        answers: list[pb.TrackResponse] = []
+        answers: list[Answered] = []
         try:
             while True:
                 answers.append(await self.answer())
@@ -147,7 +155,7 @@ class Caller:
         answer = pb.ForecastResponse.FromString(await self.unary(FORECAST, request.SerializeToString()))
         return np.array(answer.values, np.float32).tobytes()
 
-    async def track(self, model: str, parts: Iterable[Array], **fields: Any) -> list[pb.TrackResponse]:
+    async def track(self, model: str, parts: Iterable[Array], **fields: Any) -> list[Answered]:
         """The answers to a whole stream, which the parts are sent on as it takes them."""
         stream = self.stream()
 
@@ -159,7 +167,7 @@ class Caller:
 
         sending = asyncio.create_task(send())
         try:
-            return [pb.TrackResponse.FromString(data) async for data in stream.call]
+            return by_step([data async for data in stream.call])
         finally:
             sending.cancel()
             await asyncio.gather(sending, return_exceptions=True)

@@ -38,8 +38,10 @@ async function main(files) {
   const pixels = fs.readFileSync(file, "utf8").split(",").map(Number);
   const stream = client.track();
   const ended = new Promise((resolve, reject) => stream.on("end", resolve).on("error", reject));
-  stream.on("data", ({ step, classes: [best] }) => {
-    console.log(`pixel ${step}: ${best.label} ${(best.probability * 100).toFixed(1)}%`);
+  stream.on("data", ({ steps }) => {
+    for (const { step, classes: [best] } of steps) {
+      console.log(`pixel ${step}: ${best.label} ${(best.probability * 100).toFixed(1)}%`);
+    }
   });
   await Promise.all([send(stream, pixels), ended]);
 }

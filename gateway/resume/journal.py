@@ -31,7 +31,8 @@ class Journal:
 
     An answer that brings the stream's state commits the oldest input with values, which is forgotten then. An input
     without values is forgotten when it is the oldest and was sent. An attempt begins at the committed state, at the
-    bundle that has answered; what it answers again is equal to the bit, and is dropped.
+    bundle that has answered; what it answers again is equal to the bit, and is dropped step by step, as another
+    instance may put other steps into one answer.
     """
 
     def __init__(self) -> None:
@@ -132,31 +133,45 @@ class Journal:
         return _unnamed(given.data) if given.names_model and self._renamed else given.data
 
     def answered(self, data: bytes, endpoint: Endpoint) -> bytes | None:
-        """The answer as the caller gets it; None if it has got it before.
+        """The answer as the caller gets it: what it has not got before; None if it has got all of it.
 
         Raises:
-            CallFailed: it is none, not the one to the next step, or another bundle's.
+            CallFailed: it is none, not the one to the next steps, or another bundle's.
         """
         answer = _answer(data, endpoint)
+        self._follow(answer, endpoint)
+        if answer.state:
+            self._commit(answer.state)
+        if self._step <= self.delivered:
+            return None
+        delivered, self.delivered = self.delivered, self._step
+        return answer.SerializeToString() if self._cut(answer, delivered) else data
+
+    def _follow(self, answer: pb.TrackResponse, endpoint: Endpoint) -> None:
+        """Goes to the last step that the attempt has answered."""
+        first, last = _steps(answer, endpoint)
         if answer.model and self._pin is not None and answer.model != str(self._pin):
             raise found(code_pb2.INTERNAL, f"{endpoint.id} answered with {answer.model} and was asked for {self._pin}")
         if self._committed is None:
-            self._committed = self._step = answer.step - 1
+            self._committed = self._step = first - 1
             self._pin = Pin.said(endpoint, answer.model)
-        if answer.step != self._step + 1:
-            raise found(code_pb2.INTERNAL, f"{endpoint.id} answered step {answer.step} after step {self._step}")
-        self._step = answer.step
-        if answer.state:
-            self._commit(answer.state)
-        if answer.step <= self.delivered:
-            return None
-        begun, self.delivered = self.delivered > 0, answer.step
-        strip_state, strip_model = bool(answer.state) and not self._wants_state, bool(answer.model) and begun
-        if strip_state:
-            answer.ClearField("state")
-        if strip_model:
+        if first != self._step + 1:
+            raise found(code_pb2.INTERNAL, f"{endpoint.id} answered step {first} after step {self._step}")
+        self._step = last
+
+    def _cut(self, answer: pb.TrackResponse, delivered: int) -> bool:
+        """Takes away what the caller has got before or did not ask for; False if there was nothing of that."""
+        cut = False
+        if answer.steps[0].step <= delivered:
+            del answer.steps[: delivered - answer.steps[0].step + 1]
+            cut = True
+        if answer.model and delivered:
             answer.ClearField("model")
-        return answer.SerializeToString() if strip_state or strip_model else data
+            cut = True
+        if answer.state and not self._wants_state:
+            answer.ClearField("state")
+            cut = True
+        return cut
 
     def _append(self, given: Input) -> None:
         self._inputs.append(given)
@@ -218,6 +233,18 @@ def _without(request: pb.TrackRequest, field: Literal["model", "resume_state", "
     copy = pb.TrackRequest()
     copy.CopyFrom(request)
     return copy
+
+
+def _steps(answer: pb.TrackResponse, endpoint: Endpoint) -> tuple[int, int]:
+    """The first and the last step that it answers.
+
+    Raises:
+        CallFailed: it answers none, or some that do not follow one another.
+    """
+    steps = [answered.step for answered in answer.steps]
+    if not (steps and steps[0] and steps == list(range(steps[0], steps[0] + len(steps)))):
+        raise found(code_pb2.INTERNAL, f"{endpoint.id} answered the steps {steps[:64]}, which are none in a row")
+    return steps[0], steps[-1]
 
 
 def _answer(data: bytes, endpoint: Endpoint) -> pb.TrackResponse:

@@ -127,25 +127,42 @@ class Pipeline:
         Raises:
             InvalidField: the values were so extreme that the scores are no finite numbers.
         """
-        self._check_said(scores)
+        self.check_said(scores)
         return ranking.rank(scores, self._labels, top_k, softmax=self._softmax)
 
-    def values(self, said: Array) -> list[float]:
-        """What the model says after one step, as a list.
+    def rank_steps(self, scores: Array, top_k: int) -> list[list[RankedClass]]:
+        """The most probable classes after each step, of finite scores, float32 [steps, classes]."""
+        return ranking.rank_rows(scores, self._labels, top_k, softmax=self._softmax)
+
+    def forecast(self, said: Array, horizon: int) -> list[float]:
+        """The first `horizon` steps of a forecast.
 
         Raises:
             InvalidField: the values were so extreme that these are no finite numbers.
         """
-        if not self.recurrence.allow_non_finite:
-            self._check_said(said)
-        values: list[float] = said.tolist()
+        self.check_said(said)
+        values: list[float] = said[: horizon * self.width].tolist()
         return values
 
-    def forecast(self, said: Array, horizon: int) -> list[float]:
-        """The first `horizon` steps of a forecast."""
-        return self.values(said)[: horizon * self.width]
+    def sound(self, said: Array) -> int:
+        """After how many of the steps, from the first one on, the model has said what `check_said` lets pass.
 
-    def _check_said(self, said: Array) -> None:
+        Args:
+            said: float32 [steps, numbers].
+        """
+        if not self.classifies and self.recurrence.allow_non_finite:
+            return len(said)
+        finite = np.isfinite(said).all(axis=1)
+        return len(said) if finite.all() else int(finite.argmin())
+
+    def check_said(self, said: Array) -> None:
+        """Whether what the model says can be answered.
+
+        Raises:
+            InvalidField: the values were so extreme that it is no finite numbers.
+        """
+        if not self.classifies and self.recurrence.allow_non_finite:
+            return
         if not np.isfinite(said).all():
             raise InvalidField(
                 "the model's answer to these values is no finite number: they are too large for it",

@@ -60,7 +60,7 @@ class SequenceServicer:
     async def track(
         self, requests: AsyncIterator[pb.TrackRequest], call: Call
     ) -> AsyncIterator[pb.TrackResponse | bytes]:
-        """Answers every step as it comes."""
+        """Answers every step as it comes; the steps of a message together, as far as they were computed together."""
         call.stage = "stream"
         first = await self._leaving.next(requests)
         if first is None:

@@ -56,7 +56,7 @@ class Stream:
         self._state = StreamState.fresh(width)
         if first.resume_state:
             self._state = unpacked(first.resume_state, self._digest, width, "resume_state")
-        self._begun = self._read = self._encoded = self._state.step  # steps so far, at each stage
+        self._begun = self._read = self._state.step  # steps so far: when it was opened, and that were read
         self.answered = self._begun  # the last step whose answer went out; kept by whoever sends them
         self._queue_s = self._compute_s = 0.0
         self._largest_batch = 0
@@ -90,29 +90,40 @@ class Stream:
                         yield Window(output, StreamState(state.step, state.values), state.step == last)
 
     def answers(self, window: Window) -> Iterator[tuple[int, pb.TrackResponse | bytes]]:
-        """Each step of a window and the answer to it, in order; one that brings the state as bytes."""
+        """The last step of a window and the answer to all of them; one that brings the state as bytes.
+
+        Raises:
+            InvalidField: the values were too large for the model, after the answer to the steps before.
+        """
         self._add(window.output)
-        for said in self._pipeline.said(window.output.arrays):
-            answer = self._answer(said)
-            if self._return_state and window.ends_message and answer.step == window.state.step:
-                yield answer.step, with_field(answer, STATE, window.state.parts(self._digest))
-            else:
-                yield answer.step, answer
+        said = self._pipeline.said(window.output.arrays)
+        before, sound = window.state.step - len(said), self._pipeline.sound(said)
+        if sound < len(said):
+            if sound:
+                yield before + sound, self._answer(before, said[:sound])
+            self._pipeline.check_said(said)
+        answer = self._answer(before, said)
+        if self._return_state and window.ends_message:
+            yield window.state.step, with_field(answer, STATE, window.state.parts(self._digest))
+        else:
+            yield window.state.step, answer
 
     def report(self, call: Call) -> None:
         """Tells the call's trailers, stage times and log line what the stream cost, and how many steps it answered."""
         call.fields["steps"] = self.answered - self._begun
         self._model.report(Output({}, self._queue_s, self._compute_s, self._largest_batch), call)
 
-    def _answer(self, said: Array) -> pb.TrackResponse:
-        answer = pb.TrackResponse(step=self._encoded + 1)
+    def _answer(self, before: int, said: Array) -> pb.TrackResponse:
+        """To the steps after the first `before` ones, of which the model has said this, float32 [steps, numbers]."""
+        answer, first = pb.TrackResponse(), before + 1
         if self._pipeline.classifies:
-            answer.classes.extend(ranking.encoded(self._pipeline.rank(said, self._top_k)))
+            for step, ranked in enumerate(self._pipeline.rank_steps(said, self._top_k), first):
+                answer.steps.add(step=step, classes=ranking.encoded(ranked))
         else:
-            answer.values.extend(self._pipeline.values(said))
-        if self._encoded == self._begun:
+            for step, values in enumerate(said.tolist(), first):
+                answer.steps.add(step=step, values=values)
+        if before == self._begun:
             answer.model = f"{self._model.name}:{self._model.version}"
-        self._encoded += 1
         return answer
 
     def _add(self, output: Output) -> None:

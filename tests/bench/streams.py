@@ -7,7 +7,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +42,11 @@ from trivium.sequence.v1 import sequence_pb2 as pb
 SERVICE = "/trivium.sequence.v1.SequenceService"
 STREAMS = 64
 ENGINE = EngineSettings(device="cpu", threads=1)
-HIDDEN = (256, 1024, 1536)  # units of each of the two layers
+HIDDEN = (384, 640, 1024)  # units of each of the two layers
+MESSAGES = (1, 16, 64)  # steps of a message
+WINDOW_STEPS = SeriesSettings().window_steps
 TINY = "bench-lstm-16"
+LONG = 1_000_000_000  # steps: no stream gets there
 Figures = dict[str, list[float]]
 
 
@@ -57,7 +60,7 @@ class Load:
     state: bool = False  # whether the state is handed out with every message
 
 
-StreamOf = Callable[[Load, Callable[[int], None]], Coroutine[Any, Any, None]]  # runs one stream, and counts its answers
+StreamOf = Callable[[Load, Callable[[int], None]], Coroutine[Any, Any, None]]  # runs one stream, and counts its steps
 
 
 @dataclass
@@ -81,11 +84,12 @@ class Report:
         return f"{statistics.median(found):.{digits}f} [{min(found):.{digits}f}-{max(found):.{digits}f}]"
 
 
-def bare(bundle: Bundle, rows: int, seconds: float) -> float:
-    """Steps a second of session.run in a loop, one step of so many rows a run."""
+def bare(bundle: Bundle, steps: int, seconds: float) -> float:
+    """Steps a second of session.run in a loop, so many steps of as many rows as there are streams a run."""
     engine = Engine(bundle.path / "model.onnx", ENGINE)
-    inputs = engine.example(rows)
-    inputs["lengths"][:] = 1
+    inputs = engine.example(STREAMS)
+    inputs["x"] = np.full((STREAMS, steps, 1), 0.5, np.float32)
+    inputs["lengths"][:] = steps
     names = [spec.name for spec in engine.outputs]
     for _ in range(3):
         engine.run(inputs, names)
@@ -93,27 +97,40 @@ def bare(bundle: Bundle, rows: int, seconds: float) -> float:
     while time.perf_counter() - started < seconds:
         engine.run(inputs, names)
         runs += 1
-    return runs * rows / (time.perf_counter() - started)
+    return runs * STREAMS * steps / (time.perf_counter() - started)
 
 
 async def rate(stream: StreamOf, load: Load, seconds: float) -> float:
-    """Steps a second of so many streams at a time, without the first moments."""
-    answered = 0
+    """Steps a second of so many streams at a time, without the first moments.
+
+    From one answer of the first stream to another one: a run of many steps takes long, and all of its answers come at
+    once, so that between other instants there would be half a run too many or too few.
+    """
+    answered, came = 0, asyncio.Event()
 
     def count(steps: int) -> None:
         nonlocal answered
         answered += steps
 
-    tasks: list[asyncio.Task[None]] = [asyncio.create_task(stream(load, count)) for _ in range(load.streams)]
-    try:
+    def count_first(steps: int) -> None:
+        count(steps)
+        came.set()
+
+    async def next_answer() -> tuple[int, float]:
+        came.clear()
+        await came.wait()
+        return answered, time.perf_counter()
+
+    counts = [count_first] + [count] * (load.streams - 1)
+    async with asyncio.TaskGroup() as group:  # a stream that fails ends the measurement
+        tasks = [group.create_task(stream(load, each)) for each in counts]
         await asyncio.sleep(seconds / 4)
-        before, started = answered, time.perf_counter()
+        before, started = await next_answer()
         await asyncio.sleep(seconds)
-        return (answered - before) / (time.perf_counter() - started)
-    finally:
+        after, ended = await next_answer()
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    return (after - before) / (ended - started)
 
 
 def over(channel: grpc.aio.Channel, model: str) -> StreamOf:
@@ -127,9 +144,11 @@ def over(channel: grpc.aio.Channel, model: str) -> StreamOf:
             for _ in range(load.ahead):
                 await call.write(message)
             while True:
-                for _ in range(load.steps):
-                    await call.read()
-                    count(1)
+                left = load.steps
+                while left:
+                    steps = len(pb.TrackResponse.FromString(await call.read()).steps)
+                    count(steps)
+                    left -= steps
                 await call.write(message)
         finally:
             call.cancel()
@@ -156,8 +175,12 @@ def inside(model: Any) -> StreamOf:
 
         own = Stream(model, model.pipeline, first, SeriesSettings())
         series = ahead(own.series(messages()), READ_AHEAD)
+        answered = 0
         async for window in ahead(own.windows(series, Deadline()), COMPUTED_AHEAD):
-            count(sum(bool(encoded(answer)) for _, answer in own.answers(window)))
+            for step, answer in own.answers(window):
+                encoded(answer)
+                count(step - answered)
+                answered = step
 
     return stream
 
@@ -175,7 +198,7 @@ def handing_out_s(bundle: Bundle) -> float:
     width, digest = bundle.manifest.recurrence.state_width, bytes(32)
     rng = np.random.default_rng(0)
     states = [StreamState(1, rng.normal(size=(1, width)).astype(np.float32)) for _ in range(STREAMS)]
-    answers = [pb.TrackResponse(step=1, values=[0.5]) for _ in states]
+    answers = [pb.TrackResponse(steps=[pb.TrackedStep(step=1, values=[0.5])]) for _ in states]
     started = time.perf_counter()
     for _ in range(100):
         for state, answer in zip(states, answers, strict=True):
@@ -184,19 +207,21 @@ def handing_out_s(bundle: Bundle) -> float:
 
 
 async def measure_steps(report: Report, folder: Path, bundle: Bundle, service: Replica, seconds: float) -> None:
-    """One round for one model: bare, inside the service, over its port."""
-    name = bundle.name
-    full, lone = bare(bundle, STREAMS, seconds), bare(bundle, 1, seconds / 2)
-    report.add(name, run_ms=STREAMS / full * 1e3, bare=full, bare_one=lone)
-    report.add(name, inside=await within(folder, bundle, Load(state=True), seconds) / full)
-    report.add(name, state=handing_out_s(bundle) * full / STREAMS)
-    async with grpc.aio.insecure_channel(service.address, options=OPTIONS) as channel:
-        stream = over(channel, name)
-        one = await rate(stream, Load(streams=1, ahead=1), seconds)
-        single = await rate(stream, Load(), seconds)
-        many = await rate(stream, Load(steps=16, ahead=2), seconds)
-        with_state = await rate(stream, Load(steps=16, ahead=2, state=True), seconds)
-    report.add(name, one=one, single=single / full, gain=single / one, many=many / full, with_state=with_state / full)
+    """One round for one model and kind of message: bare, inside the service, over its port."""
+    for steps in MESSAGES:
+        case = case_of(bundle.name, steps)
+        full = bare(bundle, min(steps, WINDOW_STEPS), seconds)
+        report.add(case, step_ms=STREAMS / full * 1e3, bare=full)
+        load = Load(steps=steps, ahead=4 if steps == 1 else 2)
+        with_state = replace(load, state=True)
+        report.add(case, inside=await within(folder, bundle, with_state, seconds) / full)
+        report.add(case, state=handing_out_s(bundle) * full / STREAMS / min(steps, WINDOW_STEPS))
+        async with grpc.aio.insecure_channel(service.address, options=OPTIONS) as channel:
+            stream = over(channel, bundle.name)
+            one = await rate(stream, replace(load, streams=1, ahead=1), seconds)
+            many = await rate(stream, load, seconds)
+            report.add(case, one=one, port=many / full, gain=many / one)
+            report.add(case, with_state=await rate(stream, with_state, seconds) / full)
 
 
 async def measure_gateway(report: Report, gateway: Replica, seconds: float) -> None:
@@ -253,18 +278,24 @@ async def measure_idle(report: Report, service: Replica, count: int) -> None:
         await channel.close()
 
 
+def case_of(model: str, steps: int) -> str:
+    """What figures of messages of so many steps are kept under."""
+    return f"{model}, {steps}"
+
+
 def markdown(facts: Facts, report: Report) -> str:
     """The tables."""
-    models = [f"bench-lstm-{hidden}" for hidden in HIDDEN]
-    head = ("two layers of", "ms a run, 64 rows", "inside the service", "state costs", "1 step a message",
-            "times one stream", "16 steps a message", "with state")  # fmt: skip
+    head = ("two layers of", "steps a message", "ms a step", "inside", "over its port", "with state",
+            "times one stream", "state costs")  # fmt: skip
     rows = [
         (
-            model.removeprefix("bench-lstm-"), report.cell(model, "run_ms", 1), report.cell(model, "inside"),
-            report.cell(model, "state"), report.cell(model, "single"), report.cell(model, "gain", 1),
-            report.cell(model, "many"), report.cell(model, "with_state"),
+            str(hidden), str(steps), report.cell(case, "step_ms", 1), report.cell(case, "inside"),
+            report.cell(case, "port"), report.cell(case, "with_state"), report.cell(case, "gain", 1),
+            report.cell(case, "state", 3),
         )
-        for model in models
+        for hidden in HIDDEN
+        for steps in MESSAGES
+        for case in [case_of(f"bench-lstm-{hidden}", steps)]
     ]  # fmt: skip
     gateway = [(name, report.cell("gateway", name, 3)) for name in ("unary", "track")]
     idle = report.figures["idle"]
@@ -274,7 +305,7 @@ def markdown(facts: Facts, report: Report) -> str:
             f"{facts.commit}, {facts.onnxruntime}, grpcio {facts.grpcio}, load average before "
             f"{facts.load_average[0]}; one thread for "
             "the engine. Median of the rounds, with the lowest and the highest.",
-            "**64 live streams of an LSTM**, as parts of what the bare engine does at 64 rows a run:",
+            "**64 live streams of an LSTM**, as parts of what the bare engine does in runs of 64 rows and those steps:",
             render(head, rows),
             "**The gateway's CPU**, ms for a message there and back, and for a unary call of the same size:",
             render(("what", "ms"), gateway),
@@ -295,10 +326,12 @@ async def main(*, rounds: int, seconds: float, idle: int) -> None:
         folder = Path(name)
         say("making the bundles")
         made = [
-            recurrent_bundle(folder / "bundles", f"bench-lstm-{hidden}", layers=2, hidden=hidden, horizon=1)
+            recurrent_bundle(
+                folder / "bundles", f"bench-lstm-{hidden}", layers=2, hidden=hidden, horizon=1, max_steps=LONG
+            )
             for hidden in HIDDEN
         ]
-        recurrent_bundle(folder / "bundles", TINY, hidden=16, horizon=1)
+        recurrent_bundle(folder / "bundles", TINY, hidden=16, horizon=1, max_steps=LONG)
         async with Suite.open(folder) as suite:
             say("starting Consul, one sequence instance and the gateway")
             service = await suite.start(
@@ -335,4 +368,4 @@ if __name__ == "__main__":
     if arguments.quick:
         asyncio.run(main(rounds=1, seconds=1.0, idle=1000))
     else:
-        asyncio.run(main(rounds=2, seconds=3.0, idle=10_000))
+        asyncio.run(main(rounds=3, seconds=2.0, idle=10_000))

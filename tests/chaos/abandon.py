@@ -21,7 +21,7 @@ async def main(address: str, model: str, count: int) -> None:
         async with gate:
             call: Any = channel.stream_stream("/trivium.sequence.v1.SequenceService/Track")()
             await call.write(pb.TrackRequest(model=model, values=[0.5]).SerializeToString())
-            assert pb.TrackResponse.FromString(await call.read()).step == 1
+            assert pb.TrackResponse.FromString(await call.read()).steps[0].step == 1
             calls.append(call)
 
     async def sequence(number: int) -> None:

@@ -14,6 +14,7 @@ from inference import grpc_service_pb2 as oip
 from services.kit.deadline import Deadline
 from services.kit.errors import error_info
 from services.kit.transport.upstream import CallFailed, Upstream
+from tests.tracked import Answered, by_step
 from trivium.sequence.v1 import sequence_pb2 as pb
 
 TRACK = "/trivium.sequence.v1.SequenceService/Track"
@@ -38,10 +39,10 @@ def random_series(rng: random.Random, longest: int) -> tuple[Array, ...]:
     return tuple(piece for part in parts for piece in np.array_split(part, -(-len(part) // 8)))
 
 
-def said(answer: pb.TrackResponse) -> bytes:
+def said(answer: Answered) -> bytes:
     """What the answer says, to the bit."""
     return (
-        answer.values[:].__repr__().encode()
+        list(answer.values).__repr__().encode()
         if answer.values
         else b"".join(c.SerializeToString() for c in answer.classes)
     )
@@ -109,12 +110,13 @@ class LiveStreams:
 
         count = 0
         async for data in self.upstream.stream(TRACK, messages(), (), Deadline(), []):
-            answer = pb.TrackResponse.FromString(data)
-            count += 1
-            assert answer.step == count, f"step {answer.step} where {count} was due"
-            assert said(answer) == series.answers[count - 1], f"another answer to step {count}"
-            assert not answer.state, "state that nobody asked for"
-            await self._answered(1)
+            answers = by_step([data])
+            for answer in answers:
+                count += 1
+                assert answer.step == count, f"step {answer.step} where {count} was due"
+                assert said(answer) == series.answers[count - 1], f"another answer to step {count}"
+                assert not answer.state, "state that nobody asked for"
+            await self._answered(len(answers))
         assert count == len(series.answers), f"{count} answers to {len(series.answers)} steps"
 
     async def _sequence(self, number: int, series: Series) -> None:
@@ -153,4 +155,4 @@ async def unbroken(upstream: Upstream, model: str, messages: tuple[Array, ...]) 
             yield pb.TrackRequest(values=[value]).SerializeToString()
 
     answers = upstream.stream(TRACK, steps(), (), Deadline(), [])
-    return Series(messages, tuple([said(pb.TrackResponse.FromString(data)) async for data in answers]))
+    return Series(messages, tuple(map(said, by_step([data async for data in answers]))))

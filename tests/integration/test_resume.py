@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import itertools
 import math
 import shutil
@@ -18,6 +19,7 @@ from services.kit.deadline import Deadline
 from services.kit.inference.bundle import Bundle
 from services.kit.transport.upstream import CallFailed, Upstream, UpstreamSettings
 from tests.harness import OPTIONS, Suite, serving
+from tests.tracked import Answered, by_step
 from trivium.sequence.v1 import sequence_pb2 as pb
 
 TRACK = "/trivium.sequence.v1.SequenceService/Track"
@@ -41,23 +43,23 @@ async def test_a_message_that_was_answered_in_part_is_answered_to_its_end_by_the
         await serving(gateway.address, "model/rolling/1")
         async with grpc.aio.insecure_channel(gateway.address, options=OPTIONS) as channel:
             track: Any = channel.stream_stream(TRACK)
-            expected = [answer async for answer in track(messages())]
+            expected = by_step([data async for data in track(messages())])
             assert len(expected) == STEPS
             call = track(messages())
             answers = aiter(call)
-            found = [await anext(answers)]
+            found = by_step([await anext(answers)])
             one.send(signal.SIGSTOP)  # long before the last step
             await suite.start("sequence", "two", BUNDLES_DIR=new)
             await serving(gateway.address, "model/rolling/2")
             one.kill()
-            found += [answer async for answer in answers]
+            found += by_step([data async for data in answers])
             assert found == expected
             assert ("trivium-attempts", "2") in tuple(await call.trailing_metadata())
 
 
 async def track(
     upstream: Upstream, messages: Sequence[Sequence[float]], *, state: bytes = b"", stays: bool = False
-) -> AsyncIterator[pb.TrackResponse]:
+) -> AsyncIterator[Answered]:
     """The answers to the messages, which are sent at once, of a stream that begins with that state.
 
     Args:
@@ -73,9 +75,8 @@ async def track(
 
     async with contextlib.aclosing(upstream.stream(TRACK, requests(), (), Deadline.after(30), [])) as answers:
         async for data in answers:
-            answer = pb.TrackResponse.FromString(data)
-            answer.ClearField("model")  # each stream tells it once
-            yield answer
+            for answer in by_step([data]):
+                yield dataclasses.replace(answer, model="")  # each stream tells it once
 
 
 async def test_a_stream_whose_gateway_died_goes_on_through_another_one_to_the_bit_with_the_state_that_its_caller_has(
@@ -108,5 +109,5 @@ async def test_a_stream_whose_gateway_died_goes_on_through_another_one_to_the_bi
             had = max(answer.step for answer in answers if answer.state)  # those after it are asked for again
             state = answers[had - 1].state
             rest = [answer async for answer in track(two, messages[cuts.index(had) :], state=state)]
-            assert [a.SerializeToString() for a in answers[:had] + rest] == [a.SerializeToString() for a in unbroken]
+            assert answers[:had] + rest == unbroken
         await asyncio.gather(one.close(), two.close())

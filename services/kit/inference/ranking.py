@@ -49,16 +49,26 @@ def rank(scores: Array, labels: Sequence[str], top_k: int, *, softmax: bool) -> 
         labels: by index; without any, a class is called by its index.
         softmax: whether the scores are logits, and no probabilities yet.
     """
+    (ranked,) = rank_rows(scores[np.newaxis], labels, top_k, softmax=softmax)
+    return ranked
+
+
+def rank_rows(scores: Array, labels: Sequence[str], top_k: int, *, softmax: bool) -> list[list[RankedClass]]:
+    """The same for each row of finite numbers [rows, classes]; a row gets the same bits alone and beside others."""
     wide = scores.astype(np.float64)
     probabilities = softmaxed(wide) if softmax else wide
-    best = np.argsort(-wide, kind="stable")[:top_k].tolist()
-    return [RankedClass(labels[index] if labels else str(index), index, float(probabilities[index])) for index in best]
+    best = np.argsort(-wide, axis=-1, kind="stable")[:, :top_k]
+    rows = zip(best.tolist(), np.take_along_axis(probabilities, best, axis=-1).tolist(), strict=True)
+    return [
+        [RankedClass(labels[index] if labels else str(index), index, value) for index, value in zip(*row, strict=True)]
+        for row in rows
+    ]
 
 
 def softmaxed(scores: Array) -> Array:
-    """Probabilities, float32 [classes], of logits, float64 [classes]; exact sums and no overflow at any size."""
-    powers = np.exp(scores - scores.max())
-    probabilities: Array = (powers / powers.sum()).astype(np.float32)
+    """Probabilities, float32 [..., classes], of logits, float64; exact sums and no overflow at any size."""
+    powers = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    probabilities: Array = (powers / powers.sum(axis=-1, keepdims=True)).astype(np.float32)
     return probabilities
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from trivium.client.results import Model, Served, Tensor, classification, forecast, track_answer
+from trivium.client.results import Model, Served, Tensor, classification, forecast, track_answers
 from trivium.common.v1 import classes_pb2, model_pb2
 from trivium.sequence.v1 import sequence_pb2
 from trivium.vision.v1 import vision_pb2
@@ -66,8 +66,21 @@ def test_a_forecast_has_its_steps_and_who_made_it() -> None:
 
 def test_the_answer_to_a_step_has_its_classes_or_values_and_the_state() -> None:
     classes = [classes_pb2.RankedClass(label="7", index=7, probability=0.75)]
-    ranked = track_answer(sequence_pb2.TrackResponse(step=3, classes=classes, state=b"state"), "digits-rnn:1")
+    steps = [sequence_pb2.TrackedStep(step=3, classes=classes)]
+    (ranked,) = track_answers(sequence_pb2.TrackResponse(steps=steps, state=b"state"), "digits-rnn:1")
     assert (ranked.step, ranked.label, ranked.probability, ranked.values) == (3, "7", 0.75, ())
     assert (ranked.state, ranked.model) == (b"state", "digits-rnn:1")
-    valued = track_answer(sequence_pb2.TrackResponse(step=4, values=[0.5]), "sunspots-lstm:1")
+    steps = [sequence_pb2.TrackedStep(step=4, values=[0.5])]
+    (valued,) = track_answers(sequence_pb2.TrackResponse(steps=steps), "sunspots-lstm:1")
     assert (valued.classes, valued.values, valued.state) == ((), (0.5,), b"")
+
+
+def test_of_many_steps_in_one_message_the_last_has_the_state() -> None:
+    steps = [sequence_pb2.TrackedStep(step=step, values=[step / 2]) for step in (5, 6, 7)]
+    answers = track_answers(sequence_pb2.TrackResponse(steps=steps, state=b"state"), "sunspots-lstm:1")
+    assert [(one.step, one.values, one.state) for one in answers] == [
+        (5, (2.5,), b""),
+        (6, (3.0,), b""),
+        (7, (3.5,), b"state"),
+    ]
+    assert {one.model for one in answers} == {"sunspots-lstm:1"}

@@ -130,7 +130,7 @@ def test_a_forecast_has_as_many_steps_as_were_asked_for(width: int, horizon: int
 def test_an_answer_that_is_no_finite_number_is_the_callers_error(said: list[float]) -> None:
     array = np.array(said, np.float32)
     for ask in (
-        lambda: pipeline().values(array),
+        lambda: pipeline().check_said(array),
         lambda: pipeline().forecast(array, 1),
         lambda: pipeline("classifier").rank(array, 1),
     ):
@@ -139,10 +139,36 @@ def test_an_answer_that_is_no_finite_number_is_the_callers_error(said: list[floa
         assert caught.value.metadata == {"field": "values", "executed": "yes"}
 
 
+@pytest.mark.parametrize("at", range(4))
+def test_steps_before_an_answer_that_is_no_finite_number_are_sound(at: int) -> None:
+    said = np.ones((4, 3), np.float32)
+    for found in (pipeline(), pipeline("classifier", allow_non_finite=True)):
+        assert found.sound(said) == 4
+    said[at, at % 3] = math.nan
+    for found in (pipeline(), pipeline("classifier", allow_non_finite=True)):
+        assert found.sound(said) == at
+    assert pipeline(allow_non_finite=True).sound(said) == 4
+
+
 def test_large_numbers_whose_sum_overflows_are_finite() -> None:
-    assert pipeline().values(np.full(3, 3e38, np.float32)) == [np.float32(3e38)] * 3
+    said = np.full(3, 3e38, np.float32)
+    assert pipeline().forecast(said, 3) == [np.float32(3e38)] * 3
+    assert pipeline().sound(said[np.newaxis]) == 1
 
 
 def test_a_bundle_that_takes_infinity_may_answer_with_it() -> None:
-    said = pipeline(allow_non_finite=True).values(np.array([math.inf, 1], np.float32))
-    assert said == [math.inf, 1]
+    assert pipeline(allow_non_finite=True).forecast(np.array([math.inf, 1, 2], np.float32), 2) == [math.inf, 1]
+
+
+@pytest.mark.parametrize("softmax", [True, False])
+@pytest.mark.parametrize("classes", [1, 3, 10, 37, 200])
+def test_many_steps_are_ranked_to_the_bit_as_one_by_one(classes: int, *, softmax: bool) -> None:
+    one = manifest("classifier")
+    names = tuple(f"class {number}" for number in range(classes))
+    post = Postprocessing("logits", softmax=softmax)
+    found = Pipeline.of(dataclasses.replace(one, classes=names, postprocessing=post))
+    assert found is not None
+    scores = np.random.default_rng(classes).normal(scale=9, size=(32, classes)).astype(np.float32)
+    scores[5] = 1  # equal ones: the lower index first
+    for steps in (1, 2, 31, 32):
+        assert found.rank_steps(scores[:steps], 5) == [found.rank(row, 5) for row in scores[:steps]]

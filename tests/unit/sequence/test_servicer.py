@@ -26,6 +26,7 @@ from services.kit.transport.method import methods_of
 from services.sequence.leaving import Leaving
 from services.sequence.servicer import SequenceServicer
 from services.sequence.settings import SeriesSettings
+from tests.tracked import Answered, by_step
 from tests.unit.sequence.fakes import MAX_STEPS, FakeModels, manifest
 from trivium.sequence.v1 import sequence_pb2 as pb
 
@@ -66,30 +67,31 @@ async def stream(*requests: pb.TrackRequest) -> AsyncIterator[pb.TrackRequest]:
         yield request
 
 
-async def tracked(
-    servicer: SequenceServicer, *requests: pb.TrackRequest, this: Call | None = None
-) -> list[pb.TrackResponse]:
-    return [decoded(answer) async for answer in servicer.track(stream(*requests), this or call())]
+async def tracked(servicer: SequenceServicer, *requests: pb.TrackRequest, this: Call | None = None) -> list[Answered]:
+    """The answers to a stream of these messages, step by step."""
+    return by_step([answer async for answer in servicer.track(stream(*requests), this or call())])
 
 
-def decoded(answer: pb.TrackResponse | bytes) -> pb.TrackResponse:
-    return pb.TrackResponse.FromString(answer) if isinstance(answer, bytes) else answer
+async def responses(servicer: SequenceServicer, *requests: pb.TrackRequest) -> list[tuple[list[int], bool]]:
+    """The steps of each response to a stream of these messages, and whether it brings the state."""
+    found = [by_step([answer]) async for answer in servicer.track(stream(*requests), call())]
+    return [([one.step for one in steps], bool(steps[-1].state)) for steps in found]
 
 
 async def failure(
     servicer: SequenceServicer, *requests: pb.TrackRequest, this: Call | None = None
-) -> tuple[list[pb.TrackResponse], TriviumError]:
+) -> tuple[list[Answered], TriviumError]:
     """The answers before the error that the stream ends with."""
-    answers = []
+    answers: list[Answered] = []
     try:
         async for answer in servicer.track(stream(*requests), this or call()):
-            answers.append(decoded(answer))
+            answers += by_step([answer])
     except TriviumError as error:
         return answers, error
     raise AssertionError("the stream ended well")
 
 
-def sums(answers: list[pb.TrackResponse]) -> list[float]:
+def sums(answers: list[Answered]) -> list[float]:
     """What "numbers" has answered: the sum of all numbers so far."""
     return [answer.values[0] for answer in answers]
 
@@ -281,6 +283,51 @@ async def test_the_state_comes_with_the_last_step_of_each_message(servicer: Sequ
     assert [answer.step for answer in answers if answer.state] == [1, 13, 15]
 
 
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        ((1, 1), [[1], [2]]),
+        ((7, 8), [[1, 2, 3, 4, 5, 6, 7], [8, 9, 10, 11, 12, 13, 14, 15]]),
+        ((8, 1), [[1, 2, 3, 4, 5, 6, 7, 8], [9]]),
+        ((9,), [[1, 2, 3, 4, 5, 6, 7, 8], [9]]),
+        ((17, 0, 2), [[1, 2, 3, 4, 5, 6, 7, 8], [9, 10, 11, 12, 13, 14, 15, 16], [17], [18, 19]]),
+    ],
+)
+async def test_the_steps_of_one_run_are_answered_together_and_never_with_those_of_another_message(
+    servicer: SequenceServicer, sizes: tuple[int, ...], expected: list[list[int]]
+) -> None:
+    messages = [message(*[1.0] * size) for size in sizes]
+    opening = message(model="numbers", return_state=True)
+    found = await responses(servicer, opening, *messages)
+    assert [steps for steps, _ in found] == expected
+    ends = {sum(sizes[: number + 1]) for number in range(len(sizes))}
+    assert [steps[-1] for steps, state in found if state] == sorted(ends)
+    assert not any(state for _, state in await responses(servicer, message(model="numbers"), *messages))
+
+
+@pytest.mark.parametrize("name", ["numbers", "classes", "forecast"])
+async def test_many_steps_a_message_say_what_one_step_a_message_says(servicer: SequenceServicer, name: str) -> None:
+    width = 2 if name == "forecast" else 1
+    values = np.random.default_rng(1).integers(-9, 9, size=20 * width).tolist()  # whose sums are exact
+    opening = pb.TrackRequest(model=name, top_k=2)
+    one_by_one = [message(*values[start : start + width]) for start in range(0, len(values), width)]
+    assert await tracked(servicer, opening, message(*values)) == await tracked(servicer, opening, *one_by_one)
+
+
+@pytest.mark.parametrize("at", range(12))
+@pytest.mark.parametrize("name", ["numbers", "classes"])
+async def test_steps_before_one_that_is_too_large_for_the_model_are_answered(
+    servicer: SequenceServicer, name: str, at: int
+) -> None:
+    huge = 3.4e38
+    values = [1.0] * at + [huge] * 2 + [1.0] * (10 - at)  # the second one makes the sum infinite
+    answers, error = await failure(servicer, message(*values, model=name, return_state=True))
+    assert type(error) is InvalidField
+    before = at + 1 if name == "numbers" else at  # the scores of the classes are up to twice the sum
+    assert ([answer.step for answer in answers], error.metadata["step"]) == (list(range(1, before + 1)), str(before))
+    assert not any(answer.state for answer in answers)
+
+
 @pytest.mark.parametrize("at", range(6))
 async def test_a_stream_goes_on_from_its_state_at_any_message(servicer: SequenceServicer, at: int) -> None:
     messages = [message(1), message(2, 3), message(4), message(5, 6, 7), message(8), message(9)]
@@ -362,10 +409,10 @@ async def test_a_stream_is_never_refused_half_done_for_a_full_queue(
 async def test_a_failed_engine_ends_the_stream_with_the_last_step(
     servicer: SequenceServicer, models: FakeModels
 ) -> None:
-    caller, answers = Caller(), []
+    caller = Caller()
     caller.send(message(1, 2, model="numbers"))
     responses = servicer.track(caller.messages(), call())
-    answers = [decoded(await anext(responses)) for _ in range(2)]
+    answers = by_step([await anext(responses)])
     models["numbers"].batcher.error = Overloaded("full")
     caller.send(message(3))
     with pytest.raises(Overloaded) as caught:
@@ -424,7 +471,7 @@ async def test_a_leaving_instance_answers_what_it_has_read_and_says_how_far_it_c
     await settled()
     leaving.leave()
     models["numbers"].batcher.open.set()
-    answers = [decoded(answer) for answer in (await first, await anext(responses), await anext(responses))]
+    answers = by_step([await first, await anext(responses)])
     with pytest.raises(Draining) as caught:
         await anext(responses)
     assert sums(answers) == [1, 3, 6]
@@ -453,7 +500,8 @@ async def test_silence_of_the_caller_is_told_with_the_last_step(servicer: Sequen
         yield message(1, 2, model="numbers")
         raise DeadlineExpired("no message passed for 300 s")  # as the transport does
 
-    answers = []
+    responses = servicer.track(silent(), call())
+    answers = by_step([await anext(responses)])
     with pytest.raises(DeadlineExpired) as caught:
-        answers = [answer async for answer in servicer.track(silent(), call())]
-    assert (answers, caught.value.metadata["step"]) == ([], "2")
+        await anext(responses)
+    assert (sums(answers), caught.value.metadata["step"]) == ([1, 3], "2")

@@ -174,15 +174,19 @@ def forecast(message: sequence_pb2.ForecastResponse, served: Served) -> Forecast
     return Forecast(values=tuple(message.values), **fields_of(served))
 
 
-def track_answer(message: sequence_pb2.TrackResponse, model: str) -> TrackAnswer:
-    """The answer to one step of a stream that `model` answers."""
-    return TrackAnswer(
-        step=message.step,
-        classes=_ranked(message.classes),
-        values=tuple(message.values),
-        state=message.state,
-        model=model,
-    )
+def track_answers(message: sequence_pb2.TrackResponse, model: str) -> list[TrackAnswer]:
+    """The answers to the steps of one response of a stream that `model` answers; the last one has the state."""
+    last = len(message.steps) - 1
+    return [
+        TrackAnswer(
+            step=found.step,
+            classes=_ranked(found.classes),
+            values=tuple(found.values),
+            state=message.state if place == last else b"",
+            model=model,
+        )
+        for place, found in enumerate(message.steps)
+    ]
 
 
 def _ranked(classes: Iterable[classes_pb2.RankedClass]) -> tuple[RankedClass, ...]:

@@ -85,8 +85,8 @@ def requests(values: Iterable[Values], opening: TrackRequest) -> Iterator[TrackR
 
 
 def answers(messages: Iterator[TrackResponse]) -> Generator[TrackAnswer, None, None]:
-    """The answers of one stream; each of them names the model, which only the first message does."""
+    """The answers of one stream, step by step; each of them names the model, which only the first message does."""
     model = ""
     for message in messages:
         model = message.model or model
-        yield results.track_answer(message, model)
+        yield from results.track_answers(message, model)

@@ -1,6 +1,7 @@
 """A sequence service without a network: its state is the sum of what it was given."""
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +12,7 @@ from gateway.settings import ResumeSettings
 from services.kit.call import Call
 from services.kit.deadline import Deadline
 from services.kit.errors import InvalidField, StateMismatch
+from tests.tracked import Answered, by_step
 from tests.unit.gateway.fakes import Gateway, broken, endpoint, fake, model, refused
 from trivium.common.v1 import model_pb2
 from trivium.sequence.v1 import sequence_pb2 as pb
@@ -25,12 +27,14 @@ def bundle(version: int = 1, digest: str = "d1") -> model_pb2.ModelInfo:
 
 
 class Instance:
-    """Answers each step with the sum so far.
+    """Answers each step with the sum so far, `window` steps of a message in one response.
 
-    `fails` maps the number of an answer, counted over all streams, to what happens in its place, once.
+    `fails` maps the number of a step, counted over all streams, to what happens in the place of its answer, once; those
+    of the same response before it are lost with it.
     """
 
-    def __init__(self, name: str = "one", *models: model_pb2.ModelInfo) -> None:
+    def __init__(self, name: str = "one", *models: model_pb2.ModelInfo, window: int = 1) -> None:
+        self._window = window
         self.endpoint = endpoint(name, *(models or (bundle(),)), service=SEQUENCE)
         fake(self.endpoint).follow = self.follow
         self.fails: dict[int, Exception] = {}
@@ -79,6 +83,7 @@ class Instance:
                 version = self._version(first.model)
             elif request.model not in ("", first.model):
                 raise refused(InvalidField("another model", field="model"))
+            answer = pb.TrackResponse()
             for number, value in enumerate(request.values, 1):
                 await self.gate.wait()
                 if self.always is not None:
@@ -87,14 +92,17 @@ class Instance:
                 if self.answers in self.fails:
                     raise self.fails.pop(self.answers)
                 step, total = step + 1, total * 0.5 + value
-                if step == self.skips:
+                if step != self.skips:
+                    answer.steps.add(step=step, values=[total])
+                ends = number == len(request.values)
+                if not answer.steps or not (ends or number % self._window == 0):
                     continue
-                answer = pb.TrackResponse(step=step, values=[total])
                 if not begun:
                     answer.model, begun = self.claims or f"sums:{version}", True
-                if first.return_state and number == len(request.values):
+                if first.return_state and ends:
                     answer.state = f"{self._digest(version)} {step} {total!r}".encode()
                 yield answer.SerializeToString()
+                answer = pb.TrackResponse()
             if self.ends_early:
                 self.ends_early -= 1
                 return
@@ -147,6 +155,8 @@ class Caller:
         self.call = Call(TRACK, self.deadline)
         self.messages: asyncio.Queue[bytes | Exception | None] = asyncio.Queue()
         self.taken = 0  # messages that the gateway has read
+        self.responses: list[bytes] = []  # as they came
+        self._next: deque[Answered] = deque()  # steps of the last one that the test has not looked at
         self.answers = self.track.methods()[TRACK].handler(self._requests(), self.call)
 
     async def _healthy(self, endpoint: Endpoint) -> bool:
@@ -166,14 +176,23 @@ class Caller:
         if end:
             self.messages.put_nowait(None)
 
-    async def next(self) -> pb.TrackResponse:
-        """The next answer."""
-        return pb.TrackResponse.FromString(await anext(self.answers))
+    async def next(self) -> Answered:
+        """The next step."""
+        if not self._next:
+            self._next.extend(self._came(await anext(self.answers)))
+        return self._next.popleft()
 
-    async def rest(self) -> list[pb.TrackResponse]:
-        """All answers to the end."""
+    async def rest(self) -> list[Answered]:
+        """All steps to the end."""
+        found, self._next = list(self._next), deque()
         async with asyncio.timeout(10):
-            return [pb.TrackResponse.FromString(data) async for data in self.answers]
+            async for data in self.answers:
+                found += self._came(data)
+        return found
+
+    def _came(self, data: bytes) -> list[Answered]:
+        self.responses.append(data)
+        return by_step([data])
 
     def publish(self, *instances: Instance) -> None:
         """These are there from now on."""
@@ -202,16 +221,18 @@ MESSAGES = (message(1, 2, model="sums"), message(3, model="sums"), message(), me
 STEPS = 7
 
 
-async def told(instances: Sequence[Instance], *messages: bytes, settings: ResumeSettings | None = None) -> list[bytes]:
+async def told(
+    instances: Sequence[Instance], *messages: bytes, settings: ResumeSettings | None = None
+) -> list[Answered]:
     """Every answer that a caller gets to these messages, which it sends at once."""
     caller = Caller(instances, settings) if settings else Caller(instances)
     caller.send(*messages, end=True)
     found = await caller.rest()
     await caller.close()
-    return [one.SerializeToString() for one in found]
+    return found
 
 
-async def one_by_one(instances: Sequence[Instance], *messages: bytes) -> list[bytes]:
+async def one_by_one(instances: Sequence[Instance], *messages: bytes) -> list[Answered]:
     """The same to a caller that waits for the answers to a message before it sends the next one."""
     caller, found = Caller(instances), []
     async with asyncio.timeout(10):
@@ -221,4 +242,4 @@ async def one_by_one(instances: Sequence[Instance], *messages: bytes) -> list[by
         caller.send(end=True)
         found += await caller.rest()
     await caller.close()
-    return [one.SerializeToString() for one in found]
+    return found

@@ -21,12 +21,11 @@ from tests.unit.gateway.resume.fakes import (
     settled,
     told,
 )
-from trivium.sequence.v1 import sequence_pb2 as pb
 
 
 @pytest.mark.parametrize("ask", [told, one_by_one])
 async def test_without_failures_every_step_is_answered_once_and_the_state_stays_here(ask) -> None:  # type: ignore[no-untyped-def]
-    found = [pb.TrackResponse.FromString(data) for data in await ask([Instance()], *MESSAGES)]
+    found = await ask([Instance()], *MESSAGES)
     assert [one.step for one in found] == list(range(1, STEPS + 1))
     assert [one.model for one in found] == ["sums:1"] + [""] * (STEPS - 1)
     assert not any(one.state for one in found)
@@ -64,17 +63,16 @@ async def test_where_an_instance_fails_another_one_goes_on(code: int, at: int) -
 
 async def test_a_caller_that_asks_for_the_state_gets_it_once_each_message_and_can_go_on_with_it() -> None:
     asking = message(1, 2, model="sums", return_state=True)
-    expected = await told([Instance()], asking, *MESSAGES[1:])
+    answers = await told([Instance()], asking, *MESSAGES[1:])
     one, other = Instance("one"), Instance("other")
     one.fails[4] = other.fails[4] = broken()
-    assert await told([one, other], asking, *MESSAGES[1:]) == expected
-    answers = [pb.TrackResponse.FromString(data) for data in expected]
+    assert await told([one, other], asking, *MESSAGES[1:]) == answers
     assert [bool(answer.state) for answer in answers] == [False, True, True, False, False, True, True]
     for at in range(1, 5):
         again = Instance()
         again.fails[at] = broken()
         later = [message(4, 5, 6, model="sums", resume_state=answers[2].state, return_state=True), MESSAGES[4]]
-        found = [pb.TrackResponse.FromString(data) for data in await told([again], *later)]
+        found = await told([again], *later)
         assert [(one.step, one.values, one.state) for one in found] == [
             (one.step, one.values, one.state) for one in answers[3:]
         ]
@@ -123,7 +121,7 @@ async def test_a_message_that_was_answered_in_part_is_asked_again_of_the_bundle_
     found = [await caller.next()]
     caller.publish(one, two)
     found += await caller.rest()
-    assert [answer.SerializeToString() for answer in found] == expected
+    assert found == expected
     assert [request.model for request in two.got] == ["sums:1", ""][: len(messages)]
     await caller.close()
 

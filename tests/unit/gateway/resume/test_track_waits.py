@@ -40,7 +40,7 @@ async def test_a_stream_waits_for_an_instance_of_its_bundle_and_goes_on_there() 
     assert not waiting.done()
     caller.publish(late)
     found += await waiting
-    assert [answer.SerializeToString() for answer in found] == expected
+    assert found == expected
     assert late.streams == 1
     caller.instances = [one, late]
     await caller.close()
@@ -136,7 +136,7 @@ async def test_a_quiet_stream_needs_no_instance_until_it_asks_for_something() ->
     assert late.streams == 0
     caller.send(message(2))
     found.append(await waiting)
-    assert [answer.SerializeToString() for answer in found] == expected
+    assert found == expected
     await caller.close()
 
 

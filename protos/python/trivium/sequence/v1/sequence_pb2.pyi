@@ -175,11 +175,13 @@ class TrackRequest(_message.Message):
     same.
     """
     resume_state: _builtins.bytes
-    """State to go on from: what an earlier answer brought in `state`. In the first message only. Empty means a new series."""
+    """State to go on from: what an earlier response brought in `state`. In the first message only. Empty means a new
+    series.
+    """
     top_k: _builtins.int
-    """Classes in each answer, in [1, 100]. Read from the first message. Unset means 1."""
+    """Classes after each step, in [1, 100]. Read from the first message. Unset means 1."""
     return_state: _builtins.bool
-    """Whether the answer to the last step of each message brings the stream's state. Read from the first message."""
+    """Whether the response that ends the answers to a message brings the stream's state. Read from the first message."""
     width: _builtins.int
     """Numbers of one step as the caller has them, to be compared with the model's. Read from the first message. Unset
     means not compared.
@@ -215,21 +217,52 @@ Global___TrackRequest: _TypeAlias = TrackRequest  # noqa: Y015
 
 @_typing.final
 class TrackResponse(_message.Message):
-    """The answer to one step."""
+    """The answers to one or more steps of one message: a message of one step gets one response, one of many steps gets one
+    for each run of the model, which takes at most 32 of them (a setting of the service). A response never has steps of
+    two messages. Where a stream was continued elsewhere, responses may end at other steps than they would have.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEPS_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    state: _builtins.bytes
+    """The stream's state after the last of these steps: opaque, checksummed, of this version of this bundle only. In the
+    response that ends the answers to a message, if it was asked for.
+    """
+    model: _builtins.str
+    """The bundle that answers, as "name:version". In the first response of a stream only."""
+    @_builtins.property
+    def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___TrackedStep]:
+        """What the model says after each of the steps, in their order, without a gap; at least one."""
+
+    def __init__(
+        self,
+        *,
+        steps: _abc.Iterable[Global___TrackedStep] | None = ...,
+        state: _builtins.bytes = ...,
+        model: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "state", b"state", "steps", b"steps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TrackResponse: _TypeAlias = TrackResponse  # noqa: Y015
+
+@_typing.final
+class TrackedStep(_message.Message):
+    """What the model says after one step."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     STEP_FIELD_NUMBER: _builtins.int
     CLASSES_FIELD_NUMBER: _builtins.int
     VALUES_FIELD_NUMBER: _builtins.int
-    STATE_FIELD_NUMBER: _builtins.int
-    MODEL_FIELD_NUMBER: _builtins.int
     step: _builtins.int
     """Number of the step, 1 for the first one of the series; goes on from where `resume_state` was taken."""
-    state: _builtins.bytes
-    """The stream's state after this step, if it was asked for: opaque, checksummed, of this version of this bundle only."""
-    model: _builtins.str
-    """The bundle that answers, as "name:version". In the first answer of a stream only."""
     @_builtins.property
     def classes(self) -> _containers.RepeatedCompositeFieldContainer[_classes_pb2.RankedClass]:
         """The most probable classes after this step, best first; only of models that classify."""
@@ -246,13 +279,11 @@ class TrackResponse(_message.Message):
         step: _builtins.int = ...,
         classes: _abc.Iterable[_classes_pb2.RankedClass] | None = ...,
         values: _abc.Iterable[_builtins.float] | None = ...,
-        state: _builtins.bytes = ...,
-        model: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["classes", b"classes", "model", b"model", "state", b"state", "step", b"step", "values", b"values"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["classes", b"classes", "step", b"step", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___TrackResponse: _TypeAlias = TrackResponse  # noqa: Y015
+Global___TrackedStep: _TypeAlias = TrackedStep  # noqa: Y015

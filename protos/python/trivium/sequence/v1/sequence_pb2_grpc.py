@@ -94,8 +94,10 @@ class SequenceServiceServicer:
 
     def Track(self, request_iterator, context):
         """Reads a series as it comes and answers every step, in order. The first message names the model; each message has
-        one step, many, or none. The stream's state lives in the service, and a gateway continues the stream on another
-        instance of the same bundle when the one that holds it dies or leaves: the caller sees neither gap nor duplicate.
+        one step, many, or none. The answers to the steps of one message come together, as many as were computed in one
+        run: many steps a message cost a fraction of what they cost one by one. The stream's state lives in the service,
+        and a gateway continues the stream on another instance of the same bundle when the one that holds it dies or
+        leaves: the caller sees neither gap nor duplicate.
 
         A caller that asks for the state can go on later with `resume_state`, on another connection, through another
         gateway. Fails with UNSUPPORTED_BY_MODEL where the model reads whole series only (bidirectional ones), with

@@ -51,8 +51,10 @@ class SequenceServiceStub:
     """Continues a whole series. Fails with UNSUPPORTED_BY_MODEL where the model does not forecast."""
     Track: _grpc.StreamStreamMultiCallable[_sequence_pb2.TrackRequest, _sequence_pb2.TrackResponse]
     """Reads a series as it comes and answers every step, in order. The first message names the model; each message has
-    one step, many, or none. The stream's state lives in the service, and a gateway continues the stream on another
-    instance of the same bundle when the one that holds it dies or leaves: the caller sees neither gap nor duplicate.
+    one step, many, or none. The answers to the steps of one message come together, as many as were computed in one
+    run: many steps a message cost a fraction of what they cost one by one. The stream's state lives in the service,
+    and a gateway continues the stream on another instance of the same bundle when the one that holds it dies or
+    leaves: the caller sees neither gap nor duplicate.
 
     A caller that asks for the state can go on later with `resume_state`, on another connection, through another
     gateway. Fails with UNSUPPORTED_BY_MODEL where the model reads whole series only (bidirectional ones), with
@@ -86,8 +88,10 @@ class SequenceServiceAsyncStub(SequenceServiceStub):
     """Continues a whole series. Fails with UNSUPPORTED_BY_MODEL where the model does not forecast."""
     Track: _aio.StreamStreamMultiCallable[_sequence_pb2.TrackRequest, _sequence_pb2.TrackResponse]  # type: ignore[assignment]
     """Reads a series as it comes and answers every step, in order. The first message names the model; each message has
-    one step, many, or none. The stream's state lives in the service, and a gateway continues the stream on another
-    instance of the same bundle when the one that holds it dies or leaves: the caller sees neither gap nor duplicate.
+    one step, many, or none. The answers to the steps of one message come together, as many as were computed in one
+    run: many steps a message cost a fraction of what they cost one by one. The stream's state lives in the service,
+    and a gateway continues the stream on another instance of the same bundle when the one that holds it dies or
+    leaves: the caller sees neither gap nor duplicate.
 
     A caller that asks for the state can go on later with `resume_state`, on another connection, through another
     gateway. Fails with UNSUPPORTED_BY_MODEL where the model reads whole series only (bidirectional ones), with
@@ -136,8 +140,10 @@ class SequenceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_sequence_pb2.TrackResponse], _abc.AsyncIterator[_sequence_pb2.TrackResponse]]:
         """Reads a series as it comes and answers every step, in order. The first message names the model; each message has
-        one step, many, or none. The stream's state lives in the service, and a gateway continues the stream on another
-        instance of the same bundle when the one that holds it dies or leaves: the caller sees neither gap nor duplicate.
+        one step, many, or none. The answers to the steps of one message come together, as many as were computed in one
+        run: many steps a message cost a fraction of what they cost one by one. The stream's state lives in the service,
+        and a gateway continues the stream on another instance of the same bundle when the one that holds it dies or
+        leaves: the caller sees neither gap nor duplicate.
 
         A caller that asks for the state can go on later with `resume_state`, on another connection, through another
         gateway. Fails with UNSUPPORTED_BY_MODEL where the model reads whole series only (bidirectional ones), with
