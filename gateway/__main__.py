@@ -15,6 +15,7 @@ from gateway.readiness import Readiness
 from gateway.resume.generate import Generate
 from gateway.resume.kept import KeptSequences
 from gateway.resume.oip_sequence import SequenceInfer
+from gateway.resume.oip_text import TextInfer
 from gateway.resume.track import Track
 from gateway.retries import Budget, Retries
 from gateway.routes import Routes
@@ -45,7 +46,7 @@ async def main(settings: GatewaySettings) -> None:
     forwarder = Forwarder(methods, routes, dispatch)
     sequences = KeptSequences(settings.sequences)
     infer = SequenceInfer(routes, dispatch, settings.resume, sequences, forward=forwarder.method(MODEL_INFER).handler)
-    stream_infer = StreamInfer(routes, dispatch, infer, settings.streams)
+    stream_infer = StreamInfer(routes, dispatch, infer, TextInfer(routes, dispatch, settings.resume), settings.streams)
     track = Track(routes, dispatch, settings.resume)
     generate = Generate(routes, dispatch, settings.resume)
     async with (

@@ -14,6 +14,7 @@ from gateway.routes import Routes
 from gateway.source import Source
 from services.kit.call import Call, Metadata
 from services.kit.errors import NotReady, TriviumError, UnknownMethod
+from services.kit.open_inference import ENDS_WITH_STATUS
 from services.kit.transport.method import Method, raw
 from services.kit.transport.upstream import CallFailed
 
@@ -21,7 +22,7 @@ from services.kit.transport.upstream import CallFailed
 HOP_BY_HOP = frozenset(
     {
         "connection", "content-type", "host", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding",
-        "upgrade", "user-agent",
+        "upgrade", "user-agent", ENDS_WITH_STATUS[0],
     }
 )  # fmt: skip
 

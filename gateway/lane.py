@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
+from itertools import takewhile
 
 from google.protobuf.message import DecodeError
 from google.rpc import code_pb2
@@ -17,6 +18,7 @@ from gateway.failures import explained, found
 from gateway.forwarder import forwarded
 from gateway.infer_request import has_sequence
 from gateway.routes import Route
+from gateway.settings import StreamSettings
 from inference import grpc_service_pb2 as oip
 from services.kit.call import Call
 from services.kit.errors import TriviumError, to_status
@@ -45,8 +47,9 @@ class Lane:
 
     Args:
         route: finds the endpoints of the model.
+        settings: how many requests the instance may have, and how long it may have none.
         answer: passes an answer to the caller; waits while the caller is slow.
-        done: called after the last answer to a request.
+        done: called with the request's bytes after the last answer to it.
     """
 
     def __init__(
@@ -54,11 +57,12 @@ class Lane:
         route: Callable[[], Route],
         dispatch: Dispatch,
         call: Call,
-        idle_s: float,
+        settings: StreamSettings,
         answer: "asyncio.Queue[bytes | Exception | None]",
-        done: Callable[[], None],
+        done: Callable[[bytes], None],
     ) -> None:
-        self._route, self._dispatch, self._call, self._idle_s = route, dispatch, call, idle_s
+        self._route, self._dispatch, self._call = route, dispatch, call
+        self._window, self._idle_s = settings.window, settings.idle_s
         self._answers, self._done = answer, done
         self._metadata = forwarded(call.metadata)
         self._pending: deque[Request] = deque()
@@ -122,8 +126,7 @@ class Lane:
     async def _feed(self, attempt: object, endpoint: Endpoint) -> AsyncIterator[bytes]:
         """The requests for one stream. Ends, and the instance may then end the stream, when nothing is to be sent."""
         while attempt is self._attempt and endpoint.accepting:
-            request = next((one for one in self._pending if one.attempt is not attempt), None)
-            if request is not None:
+            if (request := self._unsent()) is not None:
                 request.attempt = attempt
                 request.attempts += 1
                 yield request.data
@@ -187,8 +190,13 @@ class Lane:
             return False
 
     def _sent(self) -> list[Request]:
-        """The requests without their last answer on the stream of now."""
-        return [request for request in self._pending if request.attempt is self._attempt]
+        """The requests without their last answer on the stream of now: the oldest ones."""
+        return list(takewhile(lambda request: request.attempt is self._attempt, self._pending))
+
+    def _unsent(self) -> Request | None:
+        """The next one for the stream of now, if the instance has room for it."""
+        sent = len(self._sent())
+        return self._pending[sent] if sent < min(self._window, len(self._pending)) else None
 
     async def _fail(self, requests: list[Request], error: Exception) -> None:
         for request in requests:
@@ -197,9 +205,8 @@ class Lane:
 
     def _finish(self, request: Request) -> None:
         self._pending.remove(request)
-        self._done()
-        if not self._pending:
-            self._wake.set()
+        self._done(request.data)
+        self._wake.set()
 
 
 def failed(error: Exception, request_id: str) -> bytes:

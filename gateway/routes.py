@@ -26,6 +26,7 @@ class Route:
     version: int | None  # None where the endpoints choose
     endpoints: tuple[Endpoint, ...]
     stateful: bool = False  # the model keeps state between the steps of a sequence
+    writes: bool = False  # the model makes texts
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +109,11 @@ class Group:
         version = wanted.version if wanted.version is not None else max(found, default=0)
         return version or None, [*found.get(version, ()), *self.any_model]
 
-    def stateful(self, name: str, version: int | None) -> bool:
-        """Whether that version keeps state between the steps of a sequence."""
+    def described(self, name: str, version: int | None) -> list[model_pb2.ModelInfo]:
+        """What the endpoints say of that version."""
         endpoints = self.versions.get(name, {}).get(version or 0, ())
         models = [model for endpoint in endpoints for model in endpoint.models or ()]
-        return any(model.stateful for model in models if (model.name, model.version) == (name, version))
+        return [model for model in models if (model.name, model.version) == (name, version)]
 
 
 class Routes:
@@ -127,6 +128,7 @@ class Routes:
         self.answered = False  # whether discovery has told everything at least once
         self.services: set[str] = set()  # Consul services ever seen
         self.stateful: set[str] = set()  # names of models that keep state in some version, ever seen
+        self.writing: set[str] = set()  # names of models that make texts in some version, ever seen
         self.changed = asyncio.Event()  # set at the next change, when another one takes its place
 
     def publish(self, endpoints: Iterable[Endpoint], *, answered: bool) -> None:
@@ -146,6 +148,7 @@ class Routes:
                 self._seen.update((service, name, version) for version in found)
             self._seen.update((service, name, label) for name, label in group.labels)
             self.stateful.update(m.name for e in group.endpoints for m in e.models or () if m.stateful)
+            self.writing.update(m.name for e in group.endpoints for m in e.models or () if _writes(m))
         changed, self.changed = self.changed, asyncio.Event()
         changed.set()
 
@@ -210,7 +213,9 @@ class Routes:
         version, endpoints = group.find(wanted)
         if not endpoints:
             raise self._missing(service, wanted, group)
-        return Route(service, wanted.name, version, tuple(endpoints), group.stateful(wanted.name, version))
+        models = group.described(wanted.name, version)
+        stateful, writes = any(model.stateful for model in models), any(map(_writes, models))
+        return Route(service, wanted.name, version, tuple(endpoints), stateful, writes)
 
     def _missing(self, service: str, wanted: ModelName, group: Group) -> TriviumError:
         if not self.answered:
@@ -230,6 +235,10 @@ class Routes:
                 f"model {wanted.name!r} is one of service {other}, and this method asks {service}", model=wanted.name
             )
         return versions.unknown(wanted)
+
+
+def _writes(model: model_pb2.ModelInfo) -> bool:
+    return model.max_tokens > 0
 
 
 def _remember(cache: dict[tuple[str, str], Route], key: tuple[str, str], route: Route) -> None:

@@ -43,8 +43,9 @@ class CatalogSettings:
 class StreamSettings:
     """What one ModelStreamInfer call may have open."""
 
-    # Requests without their last answer, and as many steps of sequences besides; further ones wait to be read.
-    window: int = setting(64, low=1, high=4096)
+    window: int = setting(64, low=1, high=4096)  # requests for one model that instances have; further ones wait here
+    # What the requests without their last answer take; at the limit the caller is not read any more.
+    max_bytes: int = setting(16 * 1024 * 1024, low=1)
     idle_s: float = setting(0.5, low=0.01)  # after which a stream to an instance that waits for nothing is closed
 
 

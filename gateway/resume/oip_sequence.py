@@ -5,6 +5,7 @@ To a step of a sequence the gateway adds the state that the answer to the step b
 """
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
 
 from google.protobuf.message import DecodeError
@@ -28,6 +29,8 @@ from services.kit.model_name import version_number
 from services.kit.sequences import STATE, Step, in_sequence, step_of
 from services.kit.transport.method import Method, raw
 from services.kit.transport.upstream import CallFailed
+
+FREE: AbstractAsyncContextManager[object] = nullcontext()
 
 
 class SequenceInfer:
@@ -78,10 +81,15 @@ class SequenceInfer:
             stateful = True  # a live sequence waits for an instance
         return step_of(request.parameters) if stateful else None
 
-    async def advance(self, request: oip.ModelInferRequest, step: Step, call: Call) -> oip.ModelInferResponse:
+    async def advance(
+        self, request: oip.ModelInferRequest, step: Step, call: Call, place: AbstractAsyncContextManager[object] = FREE
+    ) -> oip.ModelInferResponse:
         """The answer to one step, after those to all steps of the sequence that came before.
 
         A step that fails leaves the sequence as it was.
+
+        Args:
+            place: taken when it is the step's turn, until its answer.
 
         Raises:
             StateMismatch, SequenceNotStarted, Overloaded: the step does not fit to the sequences that are live.
@@ -94,7 +102,8 @@ class SequenceInfer:
         async with self._sequences.turn(model, version, step) as live:
             if named and live.value is not None and live.value.pin.version != named:
                 raise SequenceNotStarted(f"sequence {step.id} is one of {live.value.pin}", model=f"{model}:{named}")
-            response, live.value = await self._computed(request, live.value, call)
+            async with place:
+                response, live.value = await self._computed(request, live.value, call)
             return response
 
     def _newest(self, model: str) -> int:

@@ -17,6 +17,7 @@ from gateway.methods import MODEL_INFER, Methods
 from gateway.metrics import GatewayMetrics
 from gateway.resume.kept import KeptSequences
 from gateway.resume.oip_sequence import SequenceInfer
+from gateway.resume.oip_text import TextInfer
 from gateway.retries import Budget, Retries
 from gateway.routes import Routes
 from gateway.settings import CatalogSettings, OutlierSettings, ResumeSettings, RetrySettings
@@ -45,6 +46,7 @@ def model(
     digest: str = "",
     answers: str = "",
     stateful: bool = False,
+    max_tokens: int = 0,
 ) -> model_pb2.ModelInfo:
     """One version of a model."""
     return model_pb2.ModelInfo(
@@ -56,6 +58,7 @@ def model(
         digest=digest,
         answers_digest=answers,
         stateful=stateful,
+        max_tokens=max_tokens,
     )
 
 
@@ -206,6 +209,7 @@ class Gateway:
         self.sequences = KeptSequences(SequenceLimits(), self.clock)
         forward = self.forwarder.method(MODEL_INFER).handler
         self.infer = SequenceInfer(self.routes, self.dispatch, self.resume, self.sequences, forward)
+        self.texts = TextInfer(self.routes, self.dispatch, self.resume)
         if self.endpoints:
             self.routes.publish(self.endpoints, answered=True)
 

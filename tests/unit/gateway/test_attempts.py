@@ -80,7 +80,11 @@ class Chance:
             answers = self.gateway.forwarder.method(STREAM).handler(self._images(), call)
         else:
             split = StreamInfer(
-                self.gateway.routes, self.gateway.dispatch, self.gateway.infer, StreamSettings(idle_s=0.01)
+                self.gateway.routes,
+                self.gateway.dispatch,
+                self.gateway.infer,
+                self.gateway.texts,
+                StreamSettings(idle_s=0.01),
             )
             answers = split.stream(self._tensors(), call)
         async for _ in answers:

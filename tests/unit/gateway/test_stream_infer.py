@@ -2,9 +2,11 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from typing import Any
 
 from gateway.addressing import STREAM_INFER
 from gateway.endpoint import Endpoint
+from gateway.room import OVERHEAD
 from gateway.settings import StreamSettings
 from gateway.stream_infer import StreamInfer
 from inference import grpc_service_pb2 as oip
@@ -51,11 +53,13 @@ def serving(
 
 
 async def ask(
-    endpoints: Sequence[Endpoint], requests: Sequence[bytes], *, window: int = 64
+    endpoints: Sequence[Endpoint], requests: Sequence[bytes], *, window: int = 64, max_bytes: int = 1 << 20
 ) -> list[tuple[str, str, str]]:
     """Id, instance and error message of every answer."""
     gateway = Gateway(list(endpoints))
-    method = StreamInfer(gateway.routes, gateway.dispatch, gateway.infer, StreamSettings(window=window))
+    method = StreamInfer(
+        gateway.routes, gateway.dispatch, gateway.infer, gateway.texts, StreamSettings(window, max_bytes)
+    )
 
     async def messages() -> AsyncIterator[bytes]:
         for data in requests:
@@ -177,7 +181,9 @@ class Writing:
 
     def __init__(self, *endpoints: Endpoint, window: int = 64) -> None:
         self.gateway = Gateway(list(endpoints))
-        method = StreamInfer(self.gateway.routes, self.gateway.dispatch, self.gateway.infer, StreamSettings(window))
+        method = StreamInfer(
+            self.gateway.routes, self.gateway.dispatch, self.gateway.infer, self.gateway.texts, StreamSettings(window)
+        )
         self.requests: asyncio.Queue[bytes | None] = asyncio.Queue()
         self.answers = method.stream(self._messages(), Call(STREAM_INFER, Deadline()))
 
@@ -314,7 +320,7 @@ async def test_an_answer_that_nobody_can_read_fails_its_request_and_the_stream_g
 async def test_messages_follow_an_instance_that_leaves_to_another_one() -> None:
     leaving, staying = first(serving("leaving")), serving("staying")
     gateway = Gateway([leaving, staying])
-    method = StreamInfer(gateway.routes, gateway.dispatch, gateway.infer, StreamSettings())
+    method = StreamInfer(gateway.routes, gateway.dispatch, gateway.infer, gateway.texts, StreamSettings())
     sent: asyncio.Queue[bytes | None] = asyncio.Queue()
 
     async def messages() -> AsyncIterator[bytes]:
@@ -350,10 +356,56 @@ async def test_a_caller_that_leaves_ends_the_streams_to_the_instances() -> None:
         yield request("a")
         await asyncio.Event().wait()
 
-    answers = StreamInfer(gateway.routes, gateway.dispatch, gateway.infer, StreamSettings()).stream(
+    answers = StreamInfer(gateway.routes, gateway.dispatch, gateway.infer, gateway.texts, StreamSettings()).stream(
         endless(), Call(STREAM_INFER, Deadline())
     )
     await anext(answers)
     await answers.aclose()  # type: ignore[attr-defined]
     await ended.wait()
     assert one.in_flight == 0
+
+
+async def test_a_model_that_has_much_to_do_holds_up_no_other_one() -> None:
+    busy, told = writing("busy")
+    caller = Writing(busy, serving("one"), window=2)
+    caller.ask(*(f"long {number}" for number in range(9)))
+    for number in range(9):
+        caller.requests.put_nowait(request(f"short {number}"))
+    found = [await caller.next() for _ in range(9)]
+    assert found == [(f"short {number}", True) for number in range(9)]
+    assert fake(busy).streamed == ["long 0", "long 1"]
+    for number in range(9):
+        told.put_nowait(f"long {number}.")
+        assert await caller.next() == (f"long {number}", True)
+    await caller.end()
+
+
+async def test_what_waits_is_bounded_by_its_size_and_then_the_caller_is_not_read() -> None:
+    busy, told = writing("busy")
+    gateway = Gateway([busy])
+    size = len(request("00", "words")) + OVERHEAD
+    settings = StreamSettings(window=2, max_bytes=4 * size - 1)
+    method = StreamInfer(gateway.routes, gateway.dispatch, gateway.infer, gateway.texts, settings)
+    read = 0
+
+    async def messages() -> AsyncIterator[bytes]:
+        nonlocal read
+        for number in range(10):
+            read += 1
+            yield request(f"{number:02}", "words")
+
+    answers: Any = method.stream(messages(), Call(STREAM_INFER, Deadline()))
+    for number in range(10):
+        reading = asyncio.ensure_future(anext(answers))
+        for _ in range(50):
+            await asyncio.sleep(0)
+        assert read == min(10, number + 5)  # four that take the room, and one that waits for some
+        told.put_nowait(f"{number:02}.")
+        await reading
+    assert [data async for data in answers] == []
+    await gateway.close()
+
+
+async def test_a_message_of_any_size_has_room_when_there_is_any() -> None:
+    found = await ask([serving("one")], [request("a" * 99_999), request("b")], max_bytes=1)
+    assert [one[0][:1] for one in found] == ["a", "b"]

@@ -79,7 +79,11 @@ class Caller:
         self.instances = instances
         self.calls: list[Call] = []
         self.streams = StreamInfer(
-            self.gateway.routes, self.gateway.dispatch, self.gateway.infer, StreamSettings(window=window)
+            self.gateway.routes,
+            self.gateway.dispatch,
+            self.gateway.infer,
+            self.gateway.texts,
+            StreamSettings(window=window),
         )
 
     async def _unhealthy(self, endpoint: Endpoint) -> bool:

@@ -3,6 +3,7 @@
 import asyncio
 import struct
 from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from services.kit.call import Call
 from services.kit.deadline import Deadline
 from services.kit.errors import Draining, InvalidField, NoInstance, SequenceNotStarted, StateMismatch, TriviumError
 from services.kit.sequences import STATE
-from services.kit.transport.upstream import CallFailed
+from services.kit.transport.upstream import CallFailed, Reply
 from tests.unit.gateway.fakes import Gateway, broken, endpoint, fake, model, refused
 from tests.unit.gateway.resume.fakes import settled
 from tests.unit.gateway.resume.steps import Caller, Id, Instance, request
@@ -282,4 +283,23 @@ async def test_a_caller_that_leaves_its_stream_leaves_no_step_behind() -> None:
     await asyncio.wait((work,))
     assert fake(one.endpoint).cancelled == 1
     assert len(caller.gateway.sequences) == 0
+    await caller.close()
+
+
+async def test_a_sequence_with_many_steps_ahead_holds_up_no_other_one() -> None:
+    caller, hanging = Caller(one := Instance(), window=2), asyncio.Event()
+    unary = fake(one.endpoint).unary
+
+    async def hangs(path: str, data: bytes, *rest: Any) -> Reply:
+        if oip.ModelInferRequest.FromString(data).id == "7 1":
+            await hanging.wait()
+        return await unary(path, data, *rest)
+
+    fake(one.endpoint).unary = hangs  # type: ignore[assignment,method-assign]
+    steps = [request(value, 7, start=value == 1) for value in range(1, 101)]
+    work = asyncio.ensure_future(caller.stream(*steps, request(1, 8, start=True)))
+    await settled(lambda: bool(one.got))
+    assert [found.id for found in one.got] == ["8 1"]
+    hanging.set()
+    assert [found[0] for found in await work] == ["8 1", *(step.id for step in steps)]
     await caller.close()
