@@ -7,7 +7,7 @@ import numpy as np
 
 from services.kit.inference.bundle import Array
 from services.language.training.graph_run import GraphRun
-from services.language.training.sampler import OUTPUTS
+from services.language.training.sampler import CANDIDATES, OF_DRAWS, OUTPUTS
 
 WAYS = ((1.0, 1, 1.0, 0.0), (0.8, 40, 0.9, 0.0), (1.2, 64, 1.0, 0.05), (0.7, 5, 1.0, 0.0))  # temperature, top_k, ...
 FORCED_EVERY, ADJUSTED_EVERY = 7, 3  # positions
@@ -55,6 +55,7 @@ def sampling(tokens: Array, uniform: Array, at: int) -> dict[str, Array]:
         "min_p": ways[:, 3].astype(np.float32),
         "uniform": uniform.reshape(-1),
         "forced": forced,
+        "ranks": np.arange(CANDIDATES),
     }
     if len(adjusted):
         found["adjust_index"] = np.stack((adjusted, flat[adjusted]), 1)
@@ -68,10 +69,10 @@ def together(ways: Sequence[dict[str, Array]]) -> dict[str, Array]:
     index = np.concatenate(
         [[[0, 0]], *(way["adjust_index"] + [place, 0] for place, way in enumerate(ways) if "adjust_index" in way)]
     )
-    found = {name: np.concatenate([way[name] for way in ways]) for name in ways[0] if not name.startswith("adjust")}
+    found = {name: np.concatenate([way[name] for way in ways]) for name in OF_DRAWS}
     for name, neutral in (("adjust_scale", 1), ("adjust_bias", 0)):
         found[name] = np.concatenate([[neutral], *(way[name] for way in ways if name in way)]).astype(np.float32)
-    return found | {"adjust_index": index}
+    return found | {"adjust_index": index, "ranks": ways[0]["ranks"]}
 
 
 def bits(run: GraphRun, texts: Texts, piece: int, memory: int, fill: float = 7.0) -> list[bytes]:

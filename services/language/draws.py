@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from services.kit.inference.bundle import Array
+from services.language.graph import MOST_ALTERNATIVES
 from services.language.runs import Drawn, Draws
 from services.language.sampling import SMALLEST
 from services.language.sequence import Sequence
@@ -20,27 +21,28 @@ class Draw:
     forced: int = -1
 
 
-def arrays(draws: list[Draw], steps: int, candidates: int) -> Draws:
+def arrays(draws: list[Draw], steps: int, most: int) -> Draws:
     """The draws as the graph takes them; where there is none, one whose token nobody looks at.
 
     Args:
         steps: of the run.
-        candidates: the most probable tokens that a draw is made from.
+        most: tokens that a draw is made from, the most probable ones.
     """
     wishes = [draw.sequence.sampling for draw in draws]
     if not draws:
         ones = np.ones(1, np.float32)
         none = np.zeros(1, np.int64)
         return Draws(none, ones, none + 1, ones, ones * 0, ones * 0, none - 1)
-    most = candidates
+    top_k = [1 if wish.greedy else min(wish.top_k or most, most) for wish in wishes]
     return Draws(
         out_index=np.array([draw.row * steps + draw.step for draw in draws], np.int64),
         temperature=np.array([max(wish.temperature or 1.0, SMALLEST) for wish in wishes], np.float32),
-        top_k=np.array([1 if wish.greedy else min(wish.top_k or most, most) for wish in wishes], np.int64),
+        top_k=np.array(top_k, np.int64),
         top_p=np.array([wish.top_p for wish in wishes], np.float32),
         min_p=np.array([wish.min_p for wish in wishes], np.float32),
         uniform=np.array([draw.sequence.draw() for draw in draws], np.float32),
         forced=np.array([draw.forced for draw in draws], np.int64),
+        candidates=_candidates(max(top_k), any(wish.alternatives for wish in wishes), most),
         adjust=_adjustments(draws),
     )
 
@@ -50,8 +52,15 @@ def alternatives(sequence: Sequence, drawn: Drawn, index: int) -> tuple[tuple[in
     count = sequence.sampling.alternatives
     if not count:
         return ()
-    pairs = zip(drawn.top_token[index].tolist(), drawn.top_logprob[index].tolist(), strict=True)
+    told = [top[index, :MOST_ALTERNATIVES].tolist() for top in (drawn.top_token, drawn.top_logprob)]
+    pairs = zip(*told, strict=True)
     return tuple(sorted(pairs, key=lambda pair: (-pair[1], pair[0]))[:count])
+
+
+def _candidates(top_k: int, told: bool, most: int) -> int:
+    """How many tokens a run looks for: one of few numbers, as each is a shape of its own."""
+    needed = max(top_k, MOST_ALTERNATIVES if told else 1)
+    return next((count for count in (1, MOST_ALTERNATIVES) if needed <= count <= most), most)
 
 
 def _adjustments(draws: list[Draw]) -> tuple[Array, Array, Array] | None:

@@ -9,13 +9,14 @@ from services.kit.inference.bundle import TensorSpec
 from services.kit.inference.manifest import Generation
 
 TOKEN_IDS, START, OUT_INDEX = "token_ids", "start", "out_index"  # int64 [rows, steps], [rows], [draws]
-TEMPERATURE, TOP_P, MIN_P, UNIFORM = "temperature", "top_p", "min_p", "uniform"  # float32 [draws]
-TOP_K, FORCED = "top_k", "forced"  # int64 [draws]; forced: -1, or the token that is taken instead of a draw
+TEMPERATURE, TOP_P, MIN_P, UNIFORM = "temperature", "top_p", "min_p", "uniform"  # float32 [draws, 1]
+TOP_K, FORCED = "top_k", "forced"  # int64 [draws, 1]; forced: -1, or the token that is taken instead of a draw
+RANKS = "ranks"  # int64 [candidates]: 0, 1, ...; at least as many as any draw's top_k, and not more than tokens
 # Logits to change: int64 [changes, 2] (draw, token), float32 [changes]. A logit l > 0 becomes l / scale + bias, another
 # one l * scale + bias.
 ADJUST_INDEX, ADJUST_SCALE, ADJUST_BIAS = "adjust_index", "adjust_scale", "adjust_bias"
-TOKEN, LOGPROB = "token", "logprob"  # int64, float32 [draws]
-TOP_TOKEN, TOP_LOGPROB = "top_token", "top_logprob"  # int64, float32 [draws, alternatives]
+TOKEN, LOGPROB = "token", "logprob"  # int64, float32 [draws, 1]
+TOP_TOKEN, TOP_LOGPROB = "top_token", "top_logprob"  # int64, float32 [draws, candidates]
 SOURCE, SOURCE_LENGTH = "source", "source_length"  # of the encoder: int64 [rows, tokens], [rows]
 
 MOST_CANDIDATES, MOST_ALTERNATIVES = 64, 20
@@ -24,11 +25,6 @@ MOST_CANDIDATES, MOST_ALTERNATIVES = 64, 20
 def candidates(generation: Generation) -> int:
     """The most probable tokens that a draw is made from."""
     return min(MOST_CANDIDATES, generation.vocab)
-
-
-def alternatives(generation: Generation) -> int:
-    """Of those, the ones whose log-probability the graph gives."""
-    return min(MOST_ALTERNATIVES, generation.vocab)
 
 
 def past(layers: int) -> list[str]:
@@ -48,13 +44,14 @@ def cross(layers: int) -> list[str]:
 
 def decoder_inputs(generation: Generation) -> list[TensorSpec]:
     """All of them."""
-    rows, cache = (-1,), (-1, generation.kv_heads, -1, generation.head_dim)
+    rows, draws, cache = (-1,), (-1, 1), (-1, generation.kv_heads, -1, generation.head_dim)
     own = [
         TensorSpec(TOKEN_IDS, "INT64", (-1, -1)),
         TensorSpec(START, "INT64", rows),
         TensorSpec(OUT_INDEX, "INT64", rows),
-        *(TensorSpec(name, "FP32", rows) for name in (TEMPERATURE, TOP_P, MIN_P, UNIFORM)),
-        *(TensorSpec(name, "INT64", rows) for name in (TOP_K, FORCED)),
+        *(TensorSpec(name, "FP32", draws) for name in (TEMPERATURE, TOP_P, MIN_P, UNIFORM)),
+        *(TensorSpec(name, "INT64", draws) for name in (TOP_K, FORCED)),
+        TensorSpec(RANKS, "INT64", rows),
         TensorSpec(ADJUST_INDEX, "INT64", (-1, 2)),
         *(TensorSpec(name, "FP32", rows) for name in (ADJUST_SCALE, ADJUST_BIAS)),
         *(TensorSpec(name, generation.precision, cache) for name in past(generation.layers)),
@@ -69,12 +66,11 @@ def decoder_inputs(generation: Generation) -> list[TensorSpec]:
     ]
 
 
-def decoder_outputs(generation: Generation) -> list[TensorSpec]:
+def decoder_outputs() -> list[TensorSpec]:
     """All but the cache, whose shape is that of its input."""
-    draws, best = (-1,), (-1, alternatives(generation))
     return [
-        TensorSpec(TOKEN, "INT64", draws),
-        TensorSpec(LOGPROB, "FP32", draws),
-        TensorSpec(TOP_TOKEN, "INT64", best),
-        TensorSpec(TOP_LOGPROB, "FP32", best),
+        TensorSpec(TOKEN, "INT64", (-1, 1)),
+        TensorSpec(LOGPROB, "FP32", (-1, 1)),
+        TensorSpec(TOP_TOKEN, "INT64", (-1, -1)),
+        TensorSpec(TOP_LOGPROB, "FP32", (-1, -1)),
     ]

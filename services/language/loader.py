@@ -86,7 +86,7 @@ def _verified(bundle: Bundle, generation: Generation, settings: EngineSettings) 
         structlog.get_logger().warning("generation_on_cpu", model=bundle.name, reason="texts are written on the CPU")
         settings = dataclasses.replace(settings, device="cpu")
     decoder = Engine(bundle.path / bundles.MODEL, settings)
-    check_interface(bundle, decoder, graph.decoder_inputs(generation), graph.decoder_outputs(generation))
+    check_interface(bundle, decoder, graph.decoder_inputs(generation), graph.decoder_outputs())
     inputs, expected = bundles.known_answers(bundle)
     encoder = None
     if generation.max_source:

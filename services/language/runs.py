@@ -19,7 +19,8 @@ from services.language import graph
 from services.language.cache import Cache
 
 MOST_BOUND = 256  # shapes that are kept
-Shape = tuple[int, int, int, int, int, int]  # first row, rows, steps, draws, and the room in both caches
+Shape = tuple[int, int, int, int, int, int, int]  # first row, rows, steps, draws, candidates, room in both caches
+OF_DRAWS = (graph.TEMPERATURE, graph.TOP_K, graph.TOP_P, graph.MIN_P, graph.UNIFORM, graph.FORCED)
 NEUTRAL = (np.zeros((1, 2), np.int64), np.ones(1, np.float32), np.zeros(1, np.float32))
 
 
@@ -34,6 +35,7 @@ class Draws:
     min_p: Array  # float32
     uniform: Array  # float32 in [0, 1)
     forced: Array  # int64: -1, or the token to take
+    candidates: int = 1  # tokens that a draw is made from at most, and that are told
     adjust: tuple[Array, Array, Array] | None = None  # int64 [changes, 2], float32 [changes], float32 [changes]
 
 
@@ -43,8 +45,8 @@ class Drawn:
 
     token: Array  # int64 [draws]
     logprob: Array  # float32 [draws]
-    top_token: Array  # int64 [draws, alternatives]
-    top_logprob: Array  # float32 [draws, alternatives]
+    top_token: Array  # int64 [draws, candidates]
+    top_logprob: Array  # float32 [draws, candidates]
 
 
 class _Bound:
@@ -86,7 +88,7 @@ class Runs:
         self._bound: OrderedDict[Shape, _Bound] = OrderedDict()
         small = set(graph.past(generation.layers)) | set(graph.cross(generation.layers))
         self._inputs = [spec for spec in graph.decoder_inputs(generation) if spec.name not in small]
-        self._outputs = graph.decoder_outputs(generation)
+        self._outputs = graph.decoder_outputs()
 
     def run(
         self, first: int, token_ids: Array, start: Array, draws: Draws, source_length: Array | None = None
@@ -101,13 +103,14 @@ class Runs:
         Raises whatever the runtime raises; tokens that were in the cache before are unchanged then.
         """
         rows, steps = token_ids.shape
-        shape = self._shape(first, rows, steps, len(draws.out_index))
+        shape = self._shape(first, rows, steps, len(draws.out_index), draws.candidates)
         bound = self._of_shape(shape)
         arrays = bound.arrays
         arrays[graph.TOKEN_IDS][:] = token_ids
         arrays[graph.START][:] = start
-        for name in ("out_index", "temperature", "top_k", "top_p", "min_p", "uniform", "forced"):
-            arrays[name][:] = getattr(draws, name)
+        arrays[graph.OUT_INDEX][:] = draws.out_index
+        for name in OF_DRAWS:
+            arrays[name][:, 0] = getattr(draws, name)
         if source_length is not None:
             arrays[graph.SOURCE_LENGTH][:] = source_length
         if draws.adjust is not None or bound.adjusted:
@@ -121,7 +124,8 @@ class Runs:
         except Exception:
             del self._bound[shape]
             raise
-        return Drawn(*(arrays[spec.name] for spec in self._outputs))
+        token, logprob, *top = (arrays[spec.name] for spec in self._outputs)
+        return Drawn(token[:, 0], logprob[:, 0], *top)
 
     def encode(self, first: int, sources: Sequence[Sequence[int]]) -> None:
         """Reads source texts into the rows of the cross cache from `first` on; each gets the bits that it gets alone.
@@ -139,31 +143,38 @@ class Runs:
         for row, length in enumerate(lengths.tolist()):
             self.cross.write(first + row, 0, np.stack([block[row, :, :length] for block in said]))
 
-    def _shape(self, first: int, rows: int, steps: int, draws: int) -> Shape:
+    def _shape(self, first: int, rows: int, steps: int, draws: int, candidates: int) -> Shape:
         cross = self.cross.size if self.cross is not None else 0
-        return (first, rows, steps, draws, self.cache.size, cross)
+        return (first, rows, steps, draws, candidates, self.cache.size, cross)
 
     def _of_shape(self, shape: Shape) -> _Bound:
         bound = self._bound.get(shape)
         if bound is None:
-            bound = self._bound[shape] = self._bind(*shape[:4])
+            bound = self._bound[shape] = self._bind(*shape[:5])
             if len(self._bound) > MOST_BOUND:
                 self._bound.popitem(last=False)
         self._bound.move_to_end(shape)
         return bound
 
-    def _bind(self, first: int, rows: int, steps: int, draws: int) -> _Bound:
+    def _bind(self, first: int, rows: int, steps: int, draws: int, candidates: int) -> _Bound:
         shapes: Mapping[str, tuple[int, ...]] = {
             graph.TOKEN_IDS: (rows, steps),
             graph.START: (rows,),
+            graph.OUT_INDEX: (draws,),
+            graph.RANKS: (candidates,),
+            graph.TOP_TOKEN: (draws, candidates),
+            graph.TOP_LOGPROB: (draws, candidates),
             graph.SOURCE_LENGTH: (rows,),
             graph.ADJUST_INDEX: (1, 2),
             graph.ADJUST_SCALE: (1,),
             graph.ADJUST_BIAS: (1,),
         }
-        inputs = [TensorSpec(s.name, s.datatype, shapes.get(s.name, (draws,))) for s in self._inputs]
-        outputs = [TensorSpec(s.name, s.datatype, (draws, *s.shape[1:])) for s in self._outputs]
+        inputs, outputs = (
+            [TensorSpec(spec.name, spec.datatype, shapes.get(spec.name, (draws, 1))) for spec in specs]
+            for specs in (self._inputs, self._outputs)
+        )
         bound = _Bound(self._decoder.session, inputs, outputs)
+        bound.arrays[graph.RANKS][:] = np.arange(candidates)
         layers, binding = self._generation.layers, bound.binding
         kind, shape = self.cache.dtype.type, self.cache.shape(rows)
         names = zip(graph.past(layers), graph.present(layers), self.cache.addresses(first), strict=True)

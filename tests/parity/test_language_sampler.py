@@ -15,7 +15,7 @@ from services.kit.training.export import session
 from services.language.training.graph import exported
 from services.language.training.graph_run import greedy
 from services.language.training.model_file import finished
-from services.language.training.sampler import ALTERNATIVES, CANDIDATES, INPUTS, OUTPUTS, sampled
+from services.language.training.sampler import CANDIDATES, INPUTS, OF_DRAWS, OUTPUTS, sampled
 
 ROWS = 2000
 
@@ -29,15 +29,22 @@ class Sampler(nn.Module):
 def graph(vocab: int) -> ort.InferenceSession:
     """The sampler alone, whose logits are an input."""
     sampling = greedy(5) | {"adjust_index": np.arange(8).reshape(4, 2), "adjust_scale": np.ones(4, np.float32)}
-    sampling["adjust_bias"] = np.ones(4, np.float32)
-    example = (torch.ones(5, vocab), [torch.from_numpy(sampling[name].copy()) for name in INPUTS])
+    sampling |= {"adjust_bias": np.ones(4, np.float32), "ranks": np.arange(6)}
+    example = (torch.ones(5, vocab), [torch.from_numpy(array.copy()) for array in given(sampling)])
     return session(finished(exported(Sampler(), example, ["logits", *INPUTS], OUTPUTS), half=False))
 
 
+def given(sampling: dict[str, Array]) -> list[Array]:
+    """As the graph has them, in order."""
+    return [sampling[name][:, np.newaxis] if name in OF_DRAWS else sampling[name] for name in INPUTS]
+
+
 def run(logits: Array, **sampling: Array) -> dict[str, Array]:
-    """What the graph gives."""
-    inputs = {"logits": logits, **greedy(len(logits)), **sampling}
-    return dict(zip(OUTPUTS, graph(logits.shape[1]).run(list(OUTPUTS), inputs), strict=True))
+    """What the graph gives, with as many candidates as there can be unless `ranks` says otherwise."""
+    every = {**greedy(len(logits)), "ranks": np.arange(min(CANDIDATES, logits.shape[1])), **sampling}
+    inputs = {"logits": logits, **dict(zip(INPUTS, given(every), strict=True))}
+    token, logprob, *top = graph(logits.shape[1]).run(list(OUTPUTS), inputs)
+    return dict(zip(OUTPUTS, (token[:, 0], logprob[:, 0], *top), strict=True))
 
 
 def some_logits(vocab: int, rows: int = ROWS) -> Array:
@@ -97,7 +104,7 @@ def test_every_wish_is_followed_as_numpy_does(vocab: int) -> None:
     results, changed = run(logits, **sampling), adjusted(logits, sampling)
     wanted, near = [], []
     for row in range(ROWS):
-        wish = {name: sampling[name][row] for name in INPUTS if not name.startswith("adjust")}
+        wish = {name: sampling[name][row] for name in OF_DRAWS}
         token, distance = draw(changed[row], wish)
         wanted.append(wish["forced"] if wish["forced"] >= 0 else token)
         near.append(distance)
@@ -106,7 +113,7 @@ def test_every_wish_is_followed_as_numpy_does(vocab: int) -> None:
     assert len(other) < 3
     every = torch.log_softmax(torch.from_numpy(logits), 1).numpy()
     np.testing.assert_allclose(results["logprob"], every[np.arange(ROWS), results["token"]], atol=1e-5)
-    best = np.stack([candidates(row)[:ALTERNATIVES] for row in changed])
+    best = np.stack([candidates(row) for row in changed])
     np.testing.assert_array_equal(results["top_token"], best)
     np.testing.assert_allclose(results["top_logprob"], np.take_along_axis(every, best, 1), atol=1e-5)
 
@@ -145,6 +152,18 @@ def test_a_place_gets_the_same_bits_alone_and_among_others() -> None:
             own |= {name: sampling[name][mine] for name in ("adjust_scale", "adjust_bias")}
         alone = run(logits[row : row + 1], **own)
         assert all(whole[name][row : row + 1].tobytes() == alone[name].tobytes() for name in OUTPUTS)
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 20])
+def test_a_draw_is_the_same_to_the_bit_among_as_few_candidates_as_it_needs(count: int) -> None:
+    logits, sampling = some_logits(300), some_sampling(300)
+    sampling["top_k"] = np.minimum(sampling["top_k"], count)
+    whole, few = run(logits, **sampling), run(logits, **sampling, ranks=np.arange(count))
+    assert len(set(few["token"].tolist())) > 10
+    for name in ("token", "logprob"):
+        assert few[name].tobytes() == whole[name].tobytes()
+    for name in ("top_token", "top_logprob"):
+        assert few[name].tobytes() == whole[name][:, :count].tobytes()
 
 
 def test_what_is_neutral_changes_nothing() -> None:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from services.language.training import nodes
 from services.language.training.decoder import Decoder
 from services.language.training.encoder_decoder import EncoderDecoder
-from services.language.training.layers import Attention, CrossAttention, FeedForward, Layer
+from services.language.training.layers import ACTIVATIONS, Attention, CrossAttention, FeedForward, Layer
 from services.language.training.sampler import sampled
 
 
@@ -18,6 +18,7 @@ class DecoderGraph(nn.Module):
     def __init__(self, network: Decoder | EncoderDecoder) -> None:
         super().__init__()
         self.network = network
+        self.feed_forward = _feed_forward(network.layers)
 
     def forward(
         self,
@@ -44,7 +45,7 @@ class DecoderGraph(nn.Module):
             x = x + self.network.positions(positions)
         more, present = None, []
         mask = self._mask(token_ids, start, past[0])
-        for index, layer in enumerate(self.network.layers):
+        for index, (layer, feed_forward) in enumerate(zip(self.network.layers, self.feed_forward, strict=True)):
             assert isinstance(layer, Layer)
             y, x = _normalised(x, more, layer.attention_norm)
             more, *cache = self._attention(layer.attention, y, positions, start, mask, *past[2 * index : 2 * index + 2])
@@ -53,7 +54,7 @@ class DecoderGraph(nn.Module):
                 y, x = _normalised(x, more, layer.cross_norm)
                 more = _cross(layer.cross, y, source[0], *source[2 * index + 1 : 2 * index + 3])
             y, x = _normalised(x, more, layer.mlp_norm)
-            more = _feed_forward(layer.mlp, y)
+            more = feed_forward(y)
         x, _ = _normalised(x, more, self.network.norm)
         rows = torch.index_select(x.reshape(-1, config.width), 0, out_index)
         return (*sampled(self.network.logits(rows).float(), *sampling), *present)
@@ -91,6 +92,7 @@ class EncoderGraph(nn.Module):
     def __init__(self, network: EncoderDecoder) -> None:
         super().__init__()
         self.network = network
+        self.feed_forward = _feed_forward(network.encoder)
 
     def forward(self, source: Tensor, source_length: Tensor) -> tuple[Tensor, ...]:
         """Keys and values of every layer of the decoder, each [B, heads, Ts, head_dim].
@@ -102,13 +104,13 @@ class EncoderGraph(nn.Module):
         network = self.network
         x = network.tokens(source) + network.source_positions(torch.arange(source.shape[1]))
         more = None
-        for layer in network.encoder:
+        for layer, feed_forward in zip(network.encoder, self.feed_forward, strict=True):
             assert isinstance(layer, Layer)
             y, x = _normalised(x, more, layer.attention_norm)
             q, k, v = layer.attention.split(layer.attention.qkv(y))
             more = layer.attention.output(nodes.attention(q, k, v, source_length))
             y, x = _normalised(x, more, layer.mlp_norm)
-            more = _feed_forward(layer.mlp, y)
+            more = feed_forward(y)
         x, _ = _normalised(x, more, network.encoder_norm)
         crosses = [layer.cross for layer in network.layers if isinstance(layer, Layer) and layer.cross is not None]
         return tuple(part for cross in crosses for part in cross.keys_and_values(x))
@@ -124,5 +126,27 @@ def _cross(part: CrossAttention, x: Tensor, length: Tensor, keys: Tensor, values
     return part.output(nodes.attention(q, keys, values, length))  # type: ignore[no-any-return]
 
 
-def _feed_forward(part: FeedForward, x: Tensor) -> Tensor:
-    return part(x)  # type: ignore[no-any-return]
+def _feed_forward(layers: nn.ModuleList) -> nn.ModuleList:
+    parts = [layer.mlp for layer in layers if isinstance(layer, Layer)]
+    return nn.ModuleList(_Gated(part) if part.gated else part for part in parts)
+
+
+class _Gated(nn.Module):
+    """The feed-forward part with a product each for gate and up: one product that is divided takes longer."""
+
+    def __init__(self, part: FeedForward) -> None:
+        super().__init__()
+        self.activation, self.down = ACTIVATIONS[part.activation], part.down
+        self.gate, self.up = (_rows(part.up, half) for half in torch.arange(part.up.out_features).chunk(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(self.activation(self.gate(x)) * self.up(x))  # type: ignore[no-any-return]
+
+
+def _rows(linear: nn.Linear, rows: Tensor) -> nn.Linear:
+    """The layer that gives some of the numbers of another one."""
+    part = nn.Linear(linear.in_features, len(rows), bias=linear.bias is not None, dtype=linear.weight.dtype)
+    part.weight = nn.Parameter(linear.weight[rows])
+    if linear.bias is not None:
+        part.bias = nn.Parameter(linear.bias[rows])
+    return part

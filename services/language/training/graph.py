@@ -1,8 +1,8 @@
 """From a network that writes texts to the bytes of its ONNX files.
 
-The decoder's graph takes, B, T, N, A, M and S being any sizes from 1 on:
+The decoder's graph takes, B, T, N, K, A, M and S being any sizes from 1 on:
 
-    token_ids int64 [B, T], start int64 [B], out_index int64 [N]; what the sampler takes, [N] and [A];
+    token_ids int64 [B, T], start int64 [B], out_index int64 [N]; what the sampler takes, [N, 1], [K] and [A];
     with an encoder: source_length int64 [B] and cross_k_0, cross_v_0, cross_k_1, ... [B, heads, S, head_dim];
     past_k_0, past_v_0, past_k_1, ... [B, kv_heads, M, head_dim].
 
@@ -146,7 +146,8 @@ def _example(network: Network, precision: Precision) -> tuple[Any, ...]:
     config, dtype = network.config, DTYPES[precision]
     rows, adjusted = 5, 4
     sampling = [
-        *(torch.ones(rows, dtype=_INTEGERS.get(name, torch.float32)) for name in sampler.INPUTS[:-3]),
+        *(torch.ones(rows, 1, dtype=_INTEGERS.get(name, torch.float32)) for name in sampler.OF_DRAWS),
+        torch.arange(8),
         _integers(adjusted, 2),
         *(torch.ones(adjusted) for _ in range(2)),
     ]

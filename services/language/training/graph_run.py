@@ -8,7 +8,7 @@ import numpy as np
 from services.kit.inference.bundle import Array
 from services.kit.inference.datatypes import NUMPY, OF_ONNX
 from services.kit.training.export import session
-from services.language.training.sampler import OUTPUTS
+from services.language.training.sampler import OF_DRAWS, OUTPUTS
 
 
 @dataclass(slots=True)
@@ -54,13 +54,13 @@ class GraphRun:
 
         Args:
             token_ids, start, out_index: as the graph takes them.
-            sampling: what the sampler takes and is not as `greedy` has it.
+            sampling: what the sampler takes and is not as `greedy` has it; for each draw a number.
         """
         inputs = {"token_ids": token_ids, "start": start, "out_index": out_index}
         inputs |= greedy(len(out_index)) | sampling | cache.source
         binding = self._decoder.io_binding()
         for name, array in inputs.items():
-            binding.bind_cpu_input(name, np.ascontiguousarray(array))
+            binding.bind_cpu_input(name, np.ascontiguousarray(array[:, np.newaxis] if name in OF_DRAWS else array))
         for name in OUTPUTS:
             binding.bind_output(name, "cpu")
         for name, array in cache.past.items():  # written in place
@@ -68,7 +68,8 @@ class GraphRun:
             binding.bind_input(name, *place)
             binding.bind_output(name.replace("past", "present"), *place)
         self._decoder.run_with_iobinding(binding)
-        return {name: value.numpy() for name, value in zip(OUTPUTS, binding.get_outputs(), strict=False)}
+        token, logprob, top_token, top_logprob = (value.numpy() for value in binding.get_outputs()[: len(OUTPUTS)])
+        return dict(zip(OUTPUTS, (token[:, 0], logprob[:, 0], top_token, top_logprob), strict=True))
 
     def continued(
         self,
@@ -107,6 +108,7 @@ def greedy(rows: int) -> dict[str, Array]:
         "min_p": 0 * ones,
         "uniform": 0 * ones,
         "forced": np.full(rows, -1, np.int64),
+        "ranks": np.zeros(1, np.int64),
         "adjust_index": np.zeros((1, 2), np.int64),
         "adjust_scale": np.ones(1, np.float32),
         "adjust_bias": np.zeros(1, np.float32),

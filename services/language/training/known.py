@@ -13,7 +13,7 @@ from services.language.training.encoder_decoder import EncoderDecoder
 from services.language.training.graph import Network, Precision
 from services.language.training.graph_check import random_texts
 from services.language.training.graph_run import GraphRun, padded
-from services.language.training.sampler import CANDIDATES
+from services.language.training.sampler import CANDIDATES, OF_DRAWS
 
 MEMORY = 64
 FORBIDDEN = -1e30  # added to the logit of a token that must not come
@@ -42,7 +42,7 @@ def known_answers(
         run: of the graph, or of its float32 twin where the graph does not run on the CPU.
         texts: tokens of three texts of 2 to MEMORY tokens, as the model gets them; none: random ones.
         sources: theirs, where there is an encoder; none: random ones.
-        precision: of the graph that will be compared; which tokens follow the best one is float32's to say.
+        precision: of the graph that will be compared.
     """
     random = np.random.default_rng(seed)
     texts = texts or random_texts(network.config.vocab, network.config.max_tokens, random)
@@ -55,8 +55,9 @@ def known_answers(
     answers = _step(run, inputs, sources)
     if isinstance(network, EncoderDecoder):
         inputs |= {"source": padded(sources), "source_length": np.array([len(source) for source in sources], np.int64)}
-    if precision != "FP32":
-        del answers["top_token"]
+    del answers["top_token"]  # some of so many lie close together
+    inputs |= {name: inputs[name][:, np.newaxis] for name in OF_DRAWS}  # as the graph has them
+    answers |= {name: answers[name][:, np.newaxis] for name in ("token", "logprob")}
     return inputs | _caches(run, len(texts), precision), answers
 
 
@@ -69,8 +70,8 @@ def _clear_places(
 ) -> tuple[Array, Array]:
     """Positions, int64 [2 * texts], two in each text, and the best token at each of them."""
     batch, longest = inputs["token_ids"].shape
-    results = _step(run, {**inputs, "out_index": np.arange(batch * longest)}, sources)
-    gaps = -np.diff(results["top_logprob"], axis=1).max(axis=1)
+    results = _step(run, {**inputs, "out_index": np.arange(batch * longest), "ranks": np.arange(2)}, sources)
+    gaps = -np.diff(results["top_logprob"], axis=1)[:, 0]
     clearest = [
         row * longest + np.sort(np.argsort(-gaps[row * longest :][: len(text)])[:2]) for row, text in enumerate(texts)
     ]
@@ -88,6 +89,7 @@ def _sampling(best: Array, vocab: int) -> dict[str, Array]:
         "min_p": np.array(MIN_P, np.float32),
         "uniform": np.zeros(len(best), np.float32),
         "forced": forced,
+        "ranks": np.arange(min(CANDIDATES, vocab)),
         "adjust_index": np.array([(PENALISED, best[PENALISED]), (BARRED, best[BARRED])]),
         "adjust_scale": np.array([1.3, 1.0], np.float32),
         "adjust_bias": np.array([-0.2, FORBIDDEN], np.float32),

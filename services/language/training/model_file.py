@@ -18,6 +18,8 @@ SIZES: dict[str, tuple[str, ...]] = {
     "past": ("batch", "heads", "memory"),
     "present": ("batch", "heads", "memory"),
     "adjust": ("adjusted",),
+    "ranks": ("candidates",),
+    "top_": ("rows", "candidates"),
     "": ("rows",),
 }
 

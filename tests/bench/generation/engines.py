@@ -14,7 +14,8 @@ from tests.bench.generation.load import Made, Text
 from tests.bench.generation.model import NAME, SHAPE, Files, genai_python, make_genai
 from tests.harness import Suite, serving
 
-FLOOR, INSIDE, PORT, GATEWAY, TRANSFORMERS, GENAI = "floor", "inside", "port", "gateway", "transformers", "genai"
+FLOOR, JOINED, INSIDE, PORT, GATEWAY = "floor", "floor-joined", "inside", "port", "gateway"
+TRANSFORMERS, GENAI = "transformers", "genai"
 LINE = 1 << 26  # bytes of the longest answer
 
 
@@ -75,7 +76,8 @@ async def engines(folder: Path, files: Files, threads: int, *, others: bool) -> 
             return sys.executable, "-m", "tests.bench.generation.worker", kind, files.folder
 
         found = {
-            FLOOR: await start(FLOOR, *worker("floor"), threads=threads),
+            FLOOR: await start(FLOOR, *worker("floor"), threads=threads, joined=False),
+            JOINED: await start(JOINED, *worker("floor"), threads=threads, joined=True),
             INSIDE: await start(INSIDE, *worker("inside"), threads=threads),
             PORT: await start(PORT, *worker("callers"), address=instance.address),
             GATEWAY: await start(GATEWAY, *worker("callers"), address=gateway.address),

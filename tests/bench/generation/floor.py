@@ -1,9 +1,10 @@
 """Floor: what ONNX Runtime takes for the same texts when nothing decides anything: session.run in a loop.
 
-All prompts are read, several side by side in runs of at most PIECE tokens. Then every row makes one text after the
-other, each beginning where its prompt ends, all rows in every run, until as many runs are made as there are tokens to
-make for each row. Room in the cache is what the longest text of a run needs, as the service has it. Everything is bound
-before the clock starts; no token is looked at.
+All prompts are read, each in a run of its own, as they come to a service whose callers are not in step; or several side
+by side in runs of at most PIECE tokens, as no service could that does not know them before. Then every row makes one
+text after the other, each beginning where its prompt ends, all rows in every run, until as many runs are made as there
+are tokens to make for each row. Room in the cache is what the longest text of a run needs, as the service has it.
+Everything is bound before the clock starts; no token is looked at.
 """
 
 import itertools
@@ -17,6 +18,7 @@ import numpy as np
 from services.kit.inference.bundle import Array
 from services.kit.inference.engine import Engine, EngineSettings
 from services.language.training.graph_run import greedy
+from services.language.training.sampler import OF_DRAWS
 from tests.bench.generation.load import Made, Text
 
 PIECE = 512  # tokens of prompts in one run
@@ -29,11 +31,12 @@ class Floor:
     Args:
         path: of the ONNX file.
         longest: tokens of the longest text.
+        joined: whether prompts are read side by side.
     """
 
-    def __init__(self, path: Path, rows: int, longest: int, threads: int) -> None:
+    def __init__(self, path: Path, rows: int, longest: int, threads: int, *, joined: bool) -> None:
         self._session: Any = Engine(path, EngineSettings(device="cpu", threads=threads)).session
-        self._rows, self._longest = rows, longest
+        self._rows, self._longest, self._joined = rows, longest, joined
         caches = [node for node in self._session.get_inputs() if node.name.startswith("past")]
         _, self._heads, _, self._width = caches[0].shape
         size = rows * self._heads * longest * self._width
@@ -55,7 +58,7 @@ class Floor:
         lengths = sorted(len(text.prompt) for text in wanted)
         while lengths:
             steps = lengths[-1]
-            rows = max(1, min(self._rows, len(lengths), PIECE // steps))
+            rows = max(1, min(self._rows, len(lengths), PIECE // steps)) if self._joined else 1
             del lengths[-rows:]
             yield rows, steps, self._room(steps), np.zeros(rows, np.int64)
 
@@ -88,7 +91,8 @@ class Floor:
         binding = self._session.io_binding()
         tokens = np.arange(rows * steps).reshape(rows, steps)
         last = np.arange(rows) * steps + steps - 1
-        inputs = {"token_ids": tokens, "start": np.zeros(rows, np.int64), "out_index": last, **greedy(rows)}
+        draws = {name: array[:, np.newaxis] if name in OF_DRAWS else array for name, array in greedy(rows).items()}
+        inputs = {"token_ids": tokens, "start": np.zeros(rows, np.int64), "out_index": last, **draws}
         for name, array in inputs.items():
             binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
         for name in ("token", "logprob", "top_token", "top_logprob"):

@@ -5,12 +5,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from tests.bench.facts import Facts
-from tests.bench.generation.engines import FLOOR, GATEWAY, GENAI, INSIDE, PORT, TRANSFORMERS
+from tests.bench.generation.engines import FLOOR, GATEWAY, GENAI, INSIDE, JOINED, PORT, TRANSFORMERS
 from tests.bench.generation.ours import FirstTokens
 from tests.bench.spread import Spread, percentile, ratios
 from tests.bench.table import render
 
 TITLES = {
+    JOINED: "with joined prompts",
     INSIDE: "inside the service",
     PORT: "over its port",
     GATEWAY: "through the gateway",
@@ -81,7 +82,9 @@ class Report:
 
     def _equal(self) -> str:
         said = ", ".join(
-            f"{TITLES[name]} {equal} of {texts}" for name, (equal, texts) in self.equal.items() if name != FLOOR
+            f"{TITLES[name]} {equal} of {texts}"
+            for name, (equal, texts) in self.equal.items()
+            if name not in (FLOOR, JOINED)
         )
         return f"Texts that are those of the service inside, token for token: {said}."
 

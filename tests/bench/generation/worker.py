@@ -27,7 +27,8 @@ def floor(files: Files) -> Work:
     path = files.bundles / NAME / "1" / "model.onnx"
 
     def work(job: dict[str, Any]) -> Made:
-        return Floor(path, job["callers"], SHAPE["max_tokens"], job["threads"]).measured(_texts(job))
+        graph = Floor(path, job["callers"], SHAPE["max_tokens"], job["threads"], joined=job["joined"])
+        return graph.measured(_texts(job))
 
     return work
 
