@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from services.kit.deadline import Deadline
-from services.kit.errors import Draining
+from services.kit.errors import Draining, NotReady
 from services.language.answers import Answers
 from services.language.leaving import Leaving
 from services.language.sampling import Sampling
@@ -55,3 +55,30 @@ async def test_a_reader_too_slow_to_catch_up_does_not_keep_an_instance_that_leav
         await asyncio.wait_for(read(), 10)
     assert said == [0, 1, 2, 3]
     assert scheduler.gone == [text]
+
+
+async def test_a_failure_right_behind_a_piece_is_told_after_it() -> None:
+    woken = asyncio.Event()
+    text = Sequence(
+        [1],
+        Sampling(),
+        FakeTokenizer(),  # type: ignore[arg-type]
+        limit=100,
+        end=frozenset(),
+        deadline=Deadline(),
+        woken=woken,
+    )
+    writer: Any = SimpleNamespace(scheduler=Accepting())
+    said: list[int] = []
+
+    async def read() -> None:
+        async for message in Answers(writer, Texts([text], [1], woken), "model:1", None).messages(Leaving()):
+            said.extend(message.token_ids)
+
+    reading = asyncio.create_task(read())
+    await asyncio.sleep(0)
+    text.deliver(0, [Chosen(5, -1.0)], "a", None)
+    text.fail(NotReady("the engine has failed"))
+    with pytest.raises(NotReady):
+        await asyncio.wait_for(reading, 5)
+    assert said == [5]

@@ -59,6 +59,21 @@ async def test_a_text_that_no_run_can_take_ends_alone_and_says_so(prompt: list[i
         assert await ends(after) == [written(prompts[3], 20)]
 
 
+async def test_what_was_made_of_a_text_before_it_failed_is_told_before_that() -> None:
+    runs = FakeRuns()
+    runs.refused = REFUSED
+    prompt = next([first, 4] for first in range(97) if written([first, 4], 1) == [REFUSED])
+    async with scheduler(runs) as made:
+        bad = text(prompt, 20)
+        made.submit([bad])
+        await bad.woken.wait()
+        piece = bad.next()
+        assert piece is not None
+        assert [chosen.token for chosen in piece.tokens] == [REFUSED]
+        with pytest.raises(TriviumError):
+            await tokens(bad)
+
+
 async def test_many_bad_texts_in_a_row_do_not_end_the_service_of_good_ones() -> None:
     runs = FakeRuns()
     runs.refused = REFUSED
