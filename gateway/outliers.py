@@ -11,6 +11,7 @@ from typing import Literal
 import structlog
 from google.rpc import code_pb2
 
+from gateway.breaks import Breaks
 from gateway.endpoint import Endpoint
 from gateway.metrics import GatewayMetrics
 from gateway.retries import LOST
@@ -63,6 +64,7 @@ class Outliers:
         self._settings, self._metrics, self._sleep = settings, metrics, sleep
         self._probe, self._peers = probe, peers
         self._probing: dict[Endpoint, asyncio.Task[None]] = {}
+        self.breaks = Breaks()
         self._log = structlog.get_logger()
 
     def succeeded(self, endpoint: Endpoint) -> None:
@@ -91,6 +93,8 @@ class Outliers:
         return iter(list(self._probing.values()))
 
     def _eject(self, endpoint: Endpoint, found: Cause, failure: CallFailed) -> None:
+        if found == "connection":
+            self.breaks.note(endpoint)
         endpoint.ejected = True
         endpoint.ejections += 1
         self._metrics.ejections.labels(endpoint.service, found).inc()

@@ -56,6 +56,8 @@ class ResumeSettings:
     enabled: bool = True
     timeout_s: float = setting(30.0, low=0)  # longest search for an instance that goes on, within the call's deadline
     max_attempts: int = setting(3, low=1)  # in a row that break or fail with a request: it may be the cause
+    # How long a request that may be the cause waits for an instance to break without it before it is held to be.
+    doubt_s: float = setting(10.0, low=0)
     # Inputs without an answer and state of one stream; at the limit the caller is not read any more.
     max_bytes: int = setting(4 * 1024 * 1024, low=1)
 

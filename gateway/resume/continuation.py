@@ -13,6 +13,7 @@ from gateway import balancer
 from gateway.attempts import TRAILER, Dispatch
 from gateway.endpoint import Endpoint
 from gateway.failures import explained
+from gateway.resume.suspicion import Suspicion
 from gateway.resume.verdict import Verdict, verdict
 from gateway.retries import model_gone
 from gateway.routes import Pin, Route, Routes
@@ -30,7 +31,8 @@ class Continuation:
 
     Instances that compute the bundle to the bit as before come first; others are taken where there is none of those.
     It is not bound by the budget for retries: one death with 200 streams is 200 resumes. What bounds it is time, and
-    how many instances break with the same request.
+    how many instances break with the same request. One that is suspected to be the cause is held back for a while: if
+    an instance breaks without it, it goes on.
 
     Args:
         service: Consul service, or ANY.
@@ -64,7 +66,9 @@ class Continuation:
         self._begun = 0.0  # instant at which the search of now began
         self._again_at = -math.inf  # instant before which nobody is tried again
         self._failures = 0  # in a row
-        self._broken = 0  # of those, the ones that may be the request's fault
+        self._suspicion = Suspicion(dispatch.outliers.breaks, settings.max_attempts)
+        self._break: tuple[CallFailed, Endpoint] | None = None  # the last one
+        self._held_until = 0.0  # instant until which a suspected request waits
         self._refusal: tuple[CallFailed, Endpoint] | None = None  # for want of a place: the last word of who is there
         self._finished = False
         self._pin = pin
@@ -75,11 +79,12 @@ class Continuation:
         """The endpoint of the next attempt, with one more call in flight. Waits for one as long as there is time.
 
         Raises:
-            NoInstance: the time is over.
+            NoInstance: the time is over, or the request breaks its instances.
             CallFailed: it is over, and what is there has no place.
             TriviumError: there is no such model.
         """
         self._call.stage = "route"
+        await self._cleared()
         self._begun = self._clock()
         while True:
             changed = self._routes.changed
@@ -116,7 +121,8 @@ class Continuation:
         """Something was answered, or is asked for the first time: patience begins anew."""
         if self._failures:
             self._tried.clear()
-            self._failures, self._broken, self._refusal = 0, 0, None
+            self._failures, self._refusal = 0, None
+            self._suspicion.clear()
             self._begun, self._since = self._clock(), None
 
     def failed(self, endpoint: Endpoint, failure: CallFailed, *, asked: bool = True) -> None:
@@ -133,7 +139,11 @@ class Continuation:
         self._dispatch.outliers.failed(endpoint, failure)
         found = verdict(failure)
         self._tried.append(endpoint)
-        self._broken += asked and found in ("broken", "fault")
+        if asked and found == "broken":
+            self._suspicion.broke(endpoint)
+            self._break, self._held_until = (failure, endpoint), now + self._settings.doubt_s
+        elif asked and found == "fault":
+            self._suspicion.failed()
         if not self._goes_on(found):
             self._finish(failure.trailers)
             raise self._final(failure, endpoint) from None
@@ -166,6 +176,23 @@ class Continuation:
             self._dismiss(endpoint, code_pb2.CANCELLED)
         self._finish(())
 
+    async def _cleared(self) -> None:
+        """Waits while the request is held back.
+
+        Raises:
+            Exception: no instance broke without it in that time.
+        """
+        while self._suspicion.grave and self._break is not None:
+            another, left_s = self._dispatch.outliers.breaks.another, self._held_until - self._clock()
+            structlog.get_logger().warning("held_back", method=self._call.method, for_s=left_s, **self._progress())
+            try:
+                async with asyncio.timeout(max(0.0, min(left_s, self._call.deadline.remaining_s() - ANSWER_S))):
+                    await another.wait()
+            except TimeoutError:
+                failure, endpoint = self._break
+                self._finish(failure.trailers)
+                raise self._final(failure, endpoint) from None
+
     def _dismiss(self, endpoint: Endpoint, code: int) -> None:
         endpoint.in_flight -= 1
         endpoint.streams -= self._live
@@ -195,7 +222,9 @@ class Continuation:
         return endpoints if pin is None else [found for found in endpoints if pin.alike(found)] or endpoints
 
     def _goes_on(self, found: Verdict) -> bool:
-        if not self._settings.enabled or found == "final" or self._broken >= self._settings.max_attempts:
+        if not self._settings.enabled or found == "final":
+            return False
+        if self._suspicion.grave and (found == "fault" or self._suspicion.final or not self._settings.doubt_s):
             return False
         # What has not begun is refused rather than kept waiting for a place.
         return self._others() if found in ("fault", "late") or (found == "refused" and self._pin is None) else True

@@ -80,7 +80,7 @@ async def test_a_caller_hears_before_its_deadline_that_nobody_goes_on_and_how_ma
 
 async def test_a_text_that_breaks_every_instance_is_given_up() -> None:
     writers = [Writer(f"number {number}") for number in range(20)]
-    reader = Reader(writers, settings=ResumeSettings(timeout_s=20, max_attempts=3))
+    reader = Reader(writers, settings=ResumeSettings(timeout_s=20, max_attempts=3, doubt_s=0.02))
     await reader.next()
     for one in writers:
         one.always = broken()

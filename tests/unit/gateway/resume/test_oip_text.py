@@ -130,7 +130,7 @@ async def test_a_text_that_breaks_every_instance_is_given_up() -> None:
     first.fails[2] = broken()
     for one in others:
         one.always = broken()
-    reader = Reader(writers, request(), settings=ResumeSettings(timeout_s=20, max_attempts=3))
+    reader = Reader(writers, request(), settings=ResumeSettings(timeout_s=20, max_attempts=3, doubt_s=0.02))
     reader.publish(first)
     assert tokens([await reader.next()]) == TOKENS[:1]
     reader.publish(*others)

@@ -153,7 +153,7 @@ async def test_a_caller_that_gets_no_answer_hears_what_was_looked_for(first: byt
 
 async def test_an_input_that_breaks_every_instance_is_given_up() -> None:
     instances = [Instance(f"number {number}") for number in range(20)]
-    caller = Caller(instances, ResumeSettings(timeout_s=20, max_attempts=3))
+    caller = Caller(instances, ResumeSettings(timeout_s=20, max_attempts=3, doubt_s=0.02))
     caller.send(message(1, model="sums"))
     await caller.next()
     for one in instances:
