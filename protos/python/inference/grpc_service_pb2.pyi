@@ -628,12 +628,16 @@ class ModelInferRequest(_message.Message):
     """Echoed in the response; at most 256 bytes."""
     @_builtins.property
     def parameters(self) -> _containers.MessageMap[_builtins.str, Global___InferParameter]:
-        """"timeout" (microseconds) shortens the deadline; on streams "triton_enable_empty_final_response" is known. "priority"
-        is accepted and means nothing. Models that keep state need "sequence_id" (an integer of 1 or more, or a text of 1 to
-        256 bytes), "sequence_start" on the first request of a sequence and "sequence_end" on its last one; or
-        "trivium_state", the state that an earlier response brought in the parameter of that name, empty for a new sequence:
-        then the service keeps nothing and the response brings the new state. To other models these mean nothing. Unknown
-        parameters are refused.
+        """"timeout" (microseconds) shortens the deadline; on streams "triton_enable_empty_final_response" is known.
+        "priority" says which texts of a model that writes come first: 1 is the most urgent of 201 levels, 0 is none and
+        the same as 101; to other models it means nothing. Models that write know the wishes of
+        trivium.language.v1.GenerateRequest by their names, and "continue_from", the tokens that the text has already, as
+        "17,4,2040": responses bring what comes after them, the first one "seed", the last one "finish_reason" and the
+        tokens of prompt and text ("prompt_tokens", "generated_tokens"), each as a text. Models that keep state need
+        "sequence_id" (an integer of 1 or more, or a text of 1 to 256 bytes), "sequence_start" on the first request of a
+        sequence and "sequence_end" on its last one; or "trivium_state", the state that an earlier response brought in the
+        parameter of that name, empty for a new sequence: then the service keeps nothing and the response brings the new
+        state. To other models these mean nothing. Unknown parameters are refused.
         """
 
     @_builtins.property
