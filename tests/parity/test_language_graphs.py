@@ -29,6 +29,7 @@ PIECES = (1, 2, 7, 16)
 MEMORIES = (32, 64, 128)
 TEXTS, LENGTH, PROMPT = 32, 16, 5
 SHIPPED = sorted((ROOT / "services" / "language" / "bundles").glob("*/*/tokenizer.json"))
+ENCODERS = [file.parent for file in SHIPPED if (file.parent / ENCODER).exists()]
 
 
 @pytest.fixture(params=["gpt", "gpt2", "translate"])
@@ -102,10 +103,11 @@ def test_a_text_that_is_stopped_goes_on_elsewhere_as_if_nothing_had_happened(kin
     assert len(np.unique(wanted)) > 20
 
 
-def test_a_source_gets_the_same_bits_alone_and_beside_longer_ones() -> None:
-    sources = texts_of(tiny("translate")).sources
+@pytest.mark.parametrize("path", [None, *ENCODERS], ids=lambda path: path.parent.name if path else "translate")
+def test_a_source_gets_the_same_bits_alone_and_beside_longer_ones(path: Path | None) -> None:
+    sources = texts_of(path or tiny("translate")).sources
     for threads in (1, 2):
-        run = runner(tiny("translate"), threads)
+        run = runner(path or tiny("translate"), threads)
         everything = run.encoded(sources)
         for row, source in enumerate(sources):
             for name, array in run.encoded([source]).items():

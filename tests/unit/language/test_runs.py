@@ -57,8 +57,8 @@ def runs() -> Runs:
     return Runs(generation, decoder, cache, encoder, cross)
 
 
-def batch(runs: Runs) -> Batch:
-    return Batch(runs, graph.candidates(runs._generation), None, 8)
+def batch(runs: Runs, most_scored: int = 8) -> Batch:
+    return Batch(runs, graph.candidates(runs._generation), None, most_scored)
 
 
 def texts() -> list[Sequence]:
@@ -85,6 +85,27 @@ def test_sources_that_are_read_together_give_the_bits_that_they_give_alone(runs:
     together = written(batch(runs), texts())
     assert together == [written(batch(runs), [one])[0] for one in texts()]
     assert len({tuple(found) for found in together}) > 1
+
+
+@pytest.mark.parametrize("most", [1, 3, 7])
+def test_a_score_has_the_same_bits_however_many_tokens_a_run_looks_at(runs: Runs, most: int) -> None:
+    def scores(most: int) -> list[bytes]:
+        work, tokens = batch(runs, most), [1, *range(10, 24)]
+        work.join(scored := text(tokens[:-1], 0, source=SOURCES[1], scored=tokens[2:]))
+        work.encode()
+        found = []
+        while scored in work.rows:
+            made = work.prefill(128)
+            assert made is not None
+            assert len(made.news) <= most
+            found += [np.float32(one.logprob).tobytes() for news in made.news for one in news.chosen]
+            if scored.finish is not None:
+                work.remove(scored)
+        return found
+
+    whole = scores(64)
+    assert len(set(whole)) > 5
+    assert scores(most) == whole
 
 
 def test_texts_go_on_to_the_bit_after_a_run_that_failed(runs: Runs) -> None:
