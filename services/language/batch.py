@@ -16,7 +16,7 @@ from services.language.isolation import Made, News, RunFailed
 from services.language.memory import Memory
 from services.language.prefixes import BLOCK, Prefixes
 from services.language.reading import Reading, before_scored
-from services.language.runs import Drawn, Runs
+from services.language.runs import Drawn, Draws, Runs
 from services.language.sequence import Chosen, Sequence
 
 
@@ -33,6 +33,7 @@ class Batch:
         self._candidates, self._prefixes = candidates, prefixes
         self._memory, self._reading = Memory(runs.cache, runs.cross), Reading(most_scored)
         self.rows: list[Sequence] = []
+        self._written: tuple[list[Draw], Draws | None] = [], None  # what the last run that wrote has drawn
 
     def fits(self, sequence: Sequence) -> bool:
         """Whether there is memory for it until its end, beside the others until theirs."""
@@ -123,7 +124,7 @@ class Batch:
             for row, (sequence, count) in enumerate(zip(texts, fed, strict=True))
             for draw in _draws_of(row, sequence, count)
         ]
-        return self._run("prefill", group[0], token_ids, draws, fed)
+        return self._run("prefill", group[0], token_ids, draws, arrays(draws, steps, self._candidates), fed)
 
     def decode(self, slots: list[int] | None = None) -> Made | None:
         """Takes every text that is being written one token further, in one run."""
@@ -131,17 +132,18 @@ class Batch:
         if not writing:
             return None
         first = slots[0] if slots else 0  # always the same one, so that what is bound to memory serves again
-        rows = self.rows[first : writing[-1] + 1]
-        token_ids = np.zeros((len(rows), 1), np.int64)
-        fed = [0] * len(rows)
-        draws = []
-        for slot in writing:
-            row = slot - first
-            sequence = rows[row]
-            token_ids[row, 0] = sequence.token_at(sequence.tokens - 1)
-            fed[row] = 1
-            draws.append(Draw(row, 0, sequence))
-        return self._run("decode", first, token_ids, draws, fed)
+        texts = [self.rows[slot] for slot in writing]
+        draws, before = self._written
+        if [draw.row + first for draw in draws] != writing or [draw.sequence for draw in draws] != texts:
+            draws, before = [Draw(slot - first, 0, text) for slot, text in zip(writing, texts, strict=True)], None
+        rows = writing[-1] + 1 - first
+        token_ids, fed = np.zeros((rows, 1), np.int64), [0] * rows
+        for draw in draws:
+            token_ids[draw.row, 0] = draw.sequence.newest
+            fed[draw.row] = 1
+        given = arrays(draws, 1, self._candidates, before)
+        self._written = draws, given
+        return self._run("decode", first, token_ids, draws, given, fed)
 
     def probe(self) -> None:
         """Runs one token in the slot that a text has just left. Raises what the graphs raise if they can do no run."""
@@ -159,7 +161,7 @@ class Batch:
         """Tokens that a row has memory for, also for padding: what the longest text needs until its end."""
         return self._cache.room(max((row.longest for row in self.rows), default=0))
 
-    def _run(self, kind: str, first: int, token_ids: Array, draws: list[Draw], fed: list[int]) -> Made:
+    def _run(self, kind: str, first: int, token_ids: Array, draws: list[Draw], given: Draws, fed: list[int]) -> Made:
         rows, steps = token_ids.shape
         started = time.monotonic()
         members = self.rows[first : first + rows]
@@ -167,7 +169,7 @@ class Batch:
         start = np.array([row.cached for row in members], np.int64)
         lengths = np.array([len(row.source or ()) for row in members], np.int64) if self._cross is not None else None
         try:
-            drawn = self._runs.run(first, token_ids, start, arrays(draws, steps, self._candidates), lengths)
+            drawn = self._runs.run(first, token_ids, start, given, lengths)
         except Exception as error:  # onnxruntime's own classes share no other base
             slots = [first + row for row, count in enumerate(fed) if count]
             raise RunFailed(slots, [self.rows[slot] for slot in slots]) from error
@@ -214,7 +216,8 @@ def _news(draws: list[Draw], drawn: Drawn) -> list[News]:
     news: list[News] = []
     for index, draw in enumerate(draws):
         sequence, token = draw.sequence, tokens[index]
-        chosen = Chosen(token, logprobs[index], alternatives(sequence, drawn, index))
+        told = alternatives(sequence, drawn, index) if sequence.sampling.alternatives else ()
+        chosen = Chosen(token, logprobs[index], told)
         if sequence.scored_from is None:
             number = len(sequence.made)
             text = sequence.take(token)

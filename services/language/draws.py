@@ -6,7 +6,7 @@ import numpy as np
 
 from services.kit.inference.bundle import Array
 from services.language.graph import MOST_ALTERNATIVES
-from services.language.runs import Drawn, Draws
+from services.language.runs import Drawn, Draws, Wishes
 from services.language.sampling import SMALLEST
 from services.language.sequence import Sequence
 
@@ -21,37 +21,38 @@ class Draw:
     forced: int = -1
 
 
-def arrays(draws: list[Draw], steps: int, most: int) -> Draws:
+def arrays(draws: list[Draw], steps: int, most: int, before: Draws | None = None) -> Draws:
     """The draws as the graph takes them; where there is none, one whose token nobody looks at.
 
     Args:
         steps: of the run.
         most: tokens that a draw is made from, the most probable ones.
+        before: those of another run, of the same texts at the same places.
     """
-    wishes = [draw.sequence.sampling for draw in draws]
+    wishes = before.wishes if before is not None else _wishes(draws, steps, most)
+    uniform = np.array([draw.sequence.draw() for draw in draws] or [0.0], np.float32)
+    return Draws(wishes, uniform, _adjustments(draws))
+
+
+def _wishes(draws: list[Draw], steps: int, most: int) -> Wishes:
     if not draws:
-        ones = np.ones(1, np.float32)
-        none = np.zeros(1, np.int64)
-        return Draws(none, ones, none + 1, ones, ones * 0, ones * 0, none - 1)
+        return Wishes.greedy(np.zeros(1, np.int64))
+    wishes = [draw.sequence.sampling for draw in draws]
     top_k = [1 if wish.greedy else min(wish.top_k or most, most) for wish in wishes]
-    return Draws(
+    return Wishes(
         out_index=np.array([draw.row * steps + draw.step for draw in draws], np.int64),
         temperature=np.array([max(wish.temperature or 1.0, SMALLEST) for wish in wishes], np.float32),
         top_k=np.array(top_k, np.int64),
         top_p=np.array([wish.top_p for wish in wishes], np.float32),
         min_p=np.array([wish.min_p for wish in wishes], np.float32),
-        uniform=np.array([draw.sequence.draw() for draw in draws], np.float32),
         forced=np.array([draw.forced for draw in draws], np.int64),
         candidates=_candidates(max(top_k), any(wish.alternatives for wish in wishes), most),
-        adjust=_adjustments(draws),
     )
 
 
 def alternatives(sequence: Sequence, drawn: Drawn, index: int) -> tuple[tuple[int, float], ...]:
     """The most probable tokens that were asked for, best first."""
-    count = sequence.sampling.alternatives
-    if not count:
-        return ()
+    count = sequence.sampling.alternatives or 0
     told = [top[index, :MOST_ALTERNATIVES].tolist() for top in (drawn.top_token, drawn.top_logprob)]
     pairs = zip(*told, strict=True)
     return tuple(sorted(pairs, key=lambda pair: (-pair[1], pair[0]))[:count])

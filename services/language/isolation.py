@@ -18,7 +18,7 @@ class News:
     sequence: Sequence
     index: int  # of the first token
     chosen: list[Chosen]
-    text: str = ""
+    text: str | None = ""  # None: it is still to be made of them
     finish: Finish | None = None
 
 

@@ -23,7 +23,7 @@ from services.language.classifier import Classifier
 from services.language.memory import MIB, Memory, caches
 from services.language.metrics import GenerationMetrics
 from services.language.prefixes import Prefixes
-from services.language.runs import Draws, Runs
+from services.language.runs import Draws, Runs, Wishes
 from services.language.scheduler import Scheduler
 from services.language.settings import GenerationSettings
 from services.language.tokenizer import Tokenizer
@@ -141,7 +141,7 @@ def _run_limits(generation: Generation, runs: Runs, most_read: int) -> None:
 def _run(runs: Runs, token_ids: Array, place: int) -> None:
     """Some tokens of each row from a place on, and one token drawn for each."""
     rows, steps = token_ids.shape
-    ones, none = np.ones(rows, np.float32), np.zeros(rows, np.int64)
-    draws = Draws(np.arange(rows) * steps, ones, none + 1, ones, ones * 0, ones * 0, none - 1)
+    none = np.zeros(rows, np.int64)
+    draws = Draws(Wishes.greedy(np.arange(rows) * steps), np.zeros(rows, np.float32))
     lengths = none + 1 if runs.cross is not None else None
     runs.run(0, token_ids, none + place, draws, lengths)

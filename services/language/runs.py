@@ -20,22 +20,35 @@ from services.language.cache import Cache
 
 MOST_BOUND = 256  # shapes that are kept
 Shape = tuple[int, int, int, int, int, int, int]  # first row, rows, steps, draws, candidates, room in both caches
-OF_DRAWS = (graph.TEMPERATURE, graph.TOP_K, graph.TOP_P, graph.MIN_P, graph.UNIFORM, graph.FORCED)
+OF_WISHES = (graph.TEMPERATURE, graph.TOP_K, graph.TOP_P, graph.MIN_P, graph.FORCED)
 NEUTRAL = (np.zeros((1, 2), np.int64), np.ones(1, np.float32), np.zeros(1, np.float32))
 
 
-@dataclass(frozen=True, slots=True)
-class Draws:
-    """Which positions get a token, and how each is chosen; one entry each."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Wishes:
+    """Which positions get a token, and how each is chosen; one entry each. They stay, while the same texts go on."""
 
     out_index: Array  # int64: row * steps + step
     temperature: Array  # float32, more than 0
     top_k: Array  # int64; 1 takes the most probable token
     top_p: Array  # float32
     min_p: Array  # float32
-    uniform: Array  # float32 in [0, 1)
     forced: Array  # int64: -1, or the token to take
     candidates: int = 1  # tokens that a draw is made from at most, and that are told
+
+    @classmethod
+    def greedy(cls, out_index: Array) -> "Wishes":
+        """The most probable token at each of these places."""
+        ones, none = np.ones(len(out_index), np.float32), np.zeros(len(out_index), np.int64)
+        return cls(out_index, ones, none + 1, ones, 0 * ones, none - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Draws:
+    """The tokens to choose in one run."""
+
+    wishes: Wishes
+    uniform: Array  # float32 in [0, 1), of each draw
     adjust: tuple[Array, Array, Array] | None = None  # int64 [changes, 2], float32 [changes], float32 [changes]
 
 
@@ -55,6 +68,7 @@ class _Bound:
     def __init__(self, session: Any, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:
         self.binding = session.io_binding()
         self.arrays = {spec.name: np.zeros(spec.shape, NUMPY[spec.datatype]) for spec in (*inputs, *outputs)}
+        self.wishes: Wishes | None = None  # that the memory holds
         self.adjusted = True
         for spec in inputs:
             self.bind(spec.name, self.arrays[spec.name])
@@ -103,14 +117,18 @@ class Runs:
         Raises whatever the runtime raises; tokens that were in the cache before are unchanged then.
         """
         rows, steps = token_ids.shape
-        shape = self._shape(first, rows, steps, len(draws.out_index), draws.candidates)
+        wishes = draws.wishes
+        shape = self._shape(first, rows, steps, len(wishes.out_index), wishes.candidates)
         bound = self._of_shape(shape)
         arrays = bound.arrays
         arrays[graph.TOKEN_IDS][:] = token_ids
         arrays[graph.START][:] = start
-        arrays[graph.OUT_INDEX][:] = draws.out_index
-        for name in OF_DRAWS:
-            arrays[name][:, 0] = getattr(draws, name)
+        arrays[graph.UNIFORM][:, 0] = draws.uniform
+        if bound.wishes is not wishes:
+            arrays[graph.OUT_INDEX][:] = wishes.out_index
+            for name in OF_WISHES:
+                arrays[name][:, 0] = getattr(wishes, name)
+            bound.wishes = wishes
         if source_length is not None:
             arrays[graph.SOURCE_LENGTH][:] = source_length
         if draws.adjust is not None or bound.adjusted:

@@ -1,9 +1,10 @@
 """Scheduler: texts join and leave between any two steps, and all of them share each step.
 
 One thread owns the graphs. Between two runs it lets in who waits, lets out who has ended, left or is too late, then
-reads a piece of the prompts that are new, and takes every other text one token further. After each step the event loop
-is woken once for all texts. Where a run fails, the texts that no run can take end, and the others go on. (Continuous
-batching: Yu et al., Orca, OSDI 2022; chunked prefill: Agrawal et al., Sarathi-Serve, OSDI 2024.)
+reads a piece of the prompts that are new, and takes every other text one token further. What a run gave goes to the
+event loop while the next one is under way: there it is counted, turned into text, and sent. Where a run fails, the
+texts that no run can take end, and the others go on. (Continuous batching: Yu et al., Orca, OSDI 2022; chunked prefill:
+Agrawal et al., Sarathi-Serve, OSDI 2024.)
 """
 
 import asyncio
@@ -19,7 +20,8 @@ from services.kit.errors import DeadlineExpired, Draining, NotReady, TriviumErro
 from services.kit.inference.statistics import Statistics
 from services.language.admission import Admission
 from services.language.batch import Batch
-from services.language.isolation import Made, News, Run, RunFailed, isolated
+from services.language.courier import Courier
+from services.language.isolation import Made, Run, RunFailed, isolated
 from services.language.metrics import ModelMetrics
 from services.language.queue import WaitingTexts
 from services.language.sequence import Sequence
@@ -56,8 +58,9 @@ class Scheduler:
         self._log = structlog.get_logger()
 
     async def __aenter__(self) -> "Scheduler":
-        self._loop = asyncio.get_running_loop()
-        self._warm: asyncio.Future[None] = self._loop.create_future()
+        loop = asyncio.get_running_loop()
+        self._courier = Courier(loop)
+        self._warm: asyncio.Future[None] = loop.create_future()
         self._ended = asyncio.Event()
         self._thread.start()
         try:
@@ -120,46 +123,43 @@ class Scheduler:
         self._waiting.close()
         await self._ended.wait()
         self._thread.join()
+        self._courier.close()
 
     def _work(self) -> None:
         """The scheduler's own thread."""
         failure: BaseException | None = None
         try:
             self._warm_up()
-            self._loop.call_soon_threadsafe(_finish, self._warm, None)
+            self._courier.tell(_finish, self._warm, None)
             while self._batch.rows or self._waiting.wait():
                 self._step()
         except BaseException as error:
             failure = error
-        self._loop.call_soon_threadsafe(self._end, failure)
+        self._courier.tell(self._end, failure)
 
     def _step(self) -> None:
         """Lets out, lets in, reads and writes."""
         self._let_out()
         busy = any(row.to_read == 1 for row in self._batch.rows)
         budget = self._settings.chunk_tokens if busy else self._settings.most_read
-        joined = self._let_in(budget)
-        news: list[News] = []
-        try:
-            if joined:
-                self._run(self._batch.encode, news)
-            self._run(partial(self._batch.prefill, budget), news)
-            self._run(self._batch.decode, news)
-        finally:
-            self._tell(news)  # also where a run fails: a text that the one before has ended is in work no more
+        if self._let_in(budget):
+            self._run(self._batch.encode)
+        self._run(partial(self._batch.prefill, budget))
+        self._run(self._batch.decode)
 
     def _let_out(self) -> None:
         """Those who left, or whose deadline has passed."""
-        for row in list(self._batch.rows):
+        now = time.monotonic()
+        for row in [row for row in self._batch.rows if row.left or row.deadline.at <= now]:
             if row.left:
                 self._batch.remove(row)
                 self._metrics.finished("cancelled")
-                self._loop.call_soon_threadsafe(self._count, row, "cancelled")
-            elif row.deadline.expired():
+                self._courier.tell(self._count, row, "cancelled")
+            else:
                 self._batch.remove(row)
                 error = DeadlineExpired("the deadline passed while the text was being written", stage="compute")
                 self._refuse(row, "expired", error)
-        for waiting in self._waiting.expired(time.monotonic()):
+        for waiting in self._waiting.expired(now):
             error = DeadlineExpired("the deadline passed while the text was queued", executed="no", stage="queue")
             self._refuse(waiting, "expired", error)
 
@@ -184,15 +184,12 @@ class Scheduler:
             joined += 1
         return joined > 0
 
-    def _run(self, run: Run, news: list[News]) -> None:
+    def _run(self, run: Run) -> None:
         """One run, and what it means for its texts."""
         runs, lost = isolated(run, self._run_failed)
         for made in runs:
-            news += made.news
             self._ran(made)
         if lost:
-            self._tell([*news])  # what was made of them comes before their ends
-            news.clear()
             self._lose(lost)
 
     def _run_failed(self, failure: RunFailed) -> None:
@@ -217,33 +214,32 @@ class Scheduler:
             raise broken
 
     def _ran(self, run: Made) -> None:
-        """Counts a run, and lets out the texts that it ended."""
-        now = time.monotonic()
-        made = sum(one.sequence.scored_from is None for one in run.news)
-        self._metrics.ran(run.kind, run.rows, run.tokens, made, run.seconds)
-        self.statistics.record_run(run.rows, 0.0, run.seconds, 0.0)
-        wasted = sum(one.sequence.left and one.sequence.scored_from is None for one in run.news)
-        if wasted:
-            self._metrics.wasted(wasted)
+        """Lets out the texts that a run ended, and tells what it made."""
+        now, wasted = time.monotonic(), 0
         for one in run.news:
-            if not one.sequence.first_token:
-                one.sequence.first_token = now
-                self._metrics.first_token(now - one.sequence.submitted)
+            sequence = one.sequence
+            wasted += sequence.left and sequence.scored_from is None
+            if not sequence.first_token:
+                sequence.first_token = now
+                self._metrics.first_token(now - sequence.submitted)
             if one.finish is not None:
-                self._batch.remove(one.sequence)
-                self._admission.ended(now - one.sequence.started)
+                self._batch.remove(sequence)
+                self._admission.ended(now - sequence.started)
                 self._metrics.finished(one.finish)
-
-    def _tell(self, news: list[News]) -> None:
-        if news:
-            self._loop.call_soon_threadsafe(self._deliver, news)
+        self._courier.tell(self._deliver, run, wasted)
 
     def _refuse(self, sequence: Sequence, reason: str, error: TriviumError) -> None:
         self._metrics.finished(reason)
-        self._loop.call_soon_threadsafe(self._fail, sequence, error)
+        self._courier.tell(self._fail, sequence, error)
 
-    def _deliver(self, news: list[News]) -> None:
-        for one in news:
+    def _deliver(self, run: Made, wasted: int) -> None:
+        """What a run made, `wasted` tokens of it for callers that had left, in the event loop; as all below."""
+        made = sum(one.sequence.scored_from is None for one in run.news)
+        self._metrics.ran(run.kind, run.rows, run.tokens, made, run.seconds)
+        self.statistics.record_run(run.rows, 0.0, run.seconds, 0.0)
+        if wasted:
+            self._metrics.wasted(wasted)
+        for one in run.news:
             one.sequence.deliver(one.index, one.chosen, one.text, one.finish)
             if one.finish is not None:
                 self._count(one.sequence, one.finish)

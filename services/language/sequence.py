@@ -64,6 +64,8 @@ class Sequence:
         self.scored_from = None if scored is None else len(prompt) + 1 - len(scored)  # place of the first of them
         self.deadline, self.priority = deadline, priority
         self.made: list[int] = []
+        self.tokens = len(prompt)  # all so far
+        self.longest = len(prompt) + limit  # tokens that the cache must have room for at the end
         self.finish: Finish | None = None
         self.error: TriviumError | None = None
         self.left = False  # nobody waits for it any more; set by the event loop
@@ -81,16 +83,6 @@ class Sequence:
         self.woken = woken
 
     @property
-    def tokens(self) -> int:
-        """All so far."""
-        return len(self.prompt) + len(self.made)
-
-    @property
-    def longest(self) -> int:
-        """Tokens that the cache must have room for at the end."""
-        return len(self.prompt) + self.limit
-
-    @property
     def to_read(self) -> int:
         """Tokens that are known and not in the cache: one while it writes, more while it reads its prompt."""
         return self.tokens - self.cached
@@ -100,10 +92,10 @@ class Sequence:
         """The stop string that ended it; "" if none did."""
         return self._writer.stopped_by or ""
 
-    def token_at(self, position: int) -> int:
-        """The token at a place of prompt and text."""
-        before = len(self.prompt)
-        return self.prompt[position] if position < before else self.made[position - before]
+    @property
+    def newest(self) -> int:
+        """The last token so far."""
+        return self.made[-1] if self.made else self.prompt[-1]
 
     def tokens_from(self, position: int, count: int) -> list[int]:
         """So many tokens from a place of prompt and text on."""
@@ -120,35 +112,47 @@ class Sequence:
         for token in given:
             if self.finish is not None:
                 return
-            self.take(token)
+            if self.take(token) is None:
+                self._write(token, self.finish)
 
-    def take(self, token: int) -> str:
-        """One more token of the text: what it adds to it. Sets `finish` where it is the last one."""
+    def take(self, token: int) -> str | None:
+        """One more token of the text: what it adds to it. Sets `finish` where it is the last one.
+
+        Without stop strings the text decides nothing: it is None here, and made when the token is delivered.
+        """
         self.made.append(token)
+        self.tokens += 1
         if self.adjustments is not None:
             self.adjustments.made(token)
         may_stop = len(self.made) >= self.sampling.min_new_tokens
-        text = ""
-        if token in self._end and may_stop:
+        ends = token in self._end and may_stop
+        if ends:
             self.finish = "stop"
-        else:
-            text = self._writer.push(token, may_stop=may_stop)
-            if self._writer.stopped_by is not None:
-                self.finish = "stop"
-            elif len(self.made) >= self.limit:
-                self.finish = "length"
+        elif len(self.made) >= self.limit:
+            self.finish = "length"
+        return self._with_stops(token, ends=ends, may_stop=may_stop) if self.sampling.stop else None
+
+    def _with_stops(self, token: int, *, ends: bool, may_stop: bool) -> str:
+        text = "" if ends else self._writer.push(token, may_stop=may_stop)
+        if self._writer.stopped_by is not None:
+            self.finish = "stop"
         if self.finish is not None:
             text += self._writer.rest(may_stop=may_stop)
             if self._writer.stopped_by is not None:  # found in what was left of the last character
                 self.finish = "stop"
         return text
 
-    def deliver(self, index: int, chosen: list[Chosen], text: str, finish: Finish | None) -> None:
-        """Hands over what was made; in the event loop, as all below."""
+    def _write(self, token: int, finish: Finish | None) -> str:
+        """What a token adds to a text without stop strings."""
+        text = "" if finish == "stop" else self._writer.push(token, may_stop=False)
+        return text if finish is None else text + self._writer.rest(may_stop=False)
+
+    def deliver(self, index: int, chosen: list[Chosen], text: str | None, finish: Finish | None) -> None:
+        """Hands over what was made, one token where the text is still to be made; in the event loop, as all below."""
         if self._pending is None:
             self._pending = Piece(index)
         self._pending.tokens += chosen
-        self._pending.text += text
+        self._pending.text += self._write(chosen[0].token, finish) if text is None else text
         self._pending.finish = finish
         self.woken.set()
 

@@ -52,14 +52,14 @@ class FakeRuns:
             self._spoil(first, steps, start)
             raise RuntimeError("no memory for this one")
         self.runs.append((first, rows, steps))
-        self.draws.append(len(draws.out_index))
+        self.draws.append(len(draws.wishes.out_index))
         for row in range(rows):
             assert start[row] + steps <= self.cache.size
             assert (first + rows) * self.cache.size <= self.cache.capacity
             values = np.stack([token_ids[row], -token_ids[row]]).astype(np.float32)[:, np.newaxis, :, np.newaxis]
             self.cache.write(first + row, int(start[row]), values)
-        tokens = [self._next(first, steps, start, int(index)) for index in draws.out_index]
-        forced = draws.forced.tolist()
+        tokens = [self._next(first, steps, start, int(index)) for index in draws.wishes.out_index]
+        forced = draws.wishes.forced.tolist()
         tokens = [token if wish < 0 else wish for token, wish in zip(tokens, forced, strict=True)]
         token = np.array(tokens, np.int64)
         best = np.stack([token, (token + 1) % VOCAB], axis=1)

@@ -244,7 +244,7 @@ def test_no_temperature_or_penalty_makes_a_logit_infinite() -> None:
     largest = np.float32(1e3)  # of a model's logits
     for draws in given:
         assert draws.adjust is not None
-        assert np.isfinite(largest / draws.adjust[1] / draws.temperature[0]).all()
+        assert np.isfinite(largest / draws.adjust[1] / draws.wishes.temperature[0]).all()
 
 
 def test_few_tokens_are_scored_in_one_run_with_the_same_result() -> None:
