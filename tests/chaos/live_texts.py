@@ -1,9 +1,9 @@
-"""LiveTexts: many Generate calls under way; every text is compared with that of an unbroken call."""
+"""LiveTexts: many calls for texts under way; every text is compared with that of an unbroken call."""
 
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,10 +18,10 @@ LETTERS = "abcdefghij ()=三百🙂\n"
 
 @dataclass(frozen=True)
 class Known:
-    """One request, and the texts that an unbroken call gave."""
+    """What one call asks for, and the texts that an unbroken call gave."""
 
-    request: pb.GenerateRequest
-    texts: list[Written]
+    request: Any
+    texts: Sequence[object]
 
 
 def random_request(rng: random.Random, longest: int) -> pb.GenerateRequest:
@@ -55,12 +55,14 @@ def random_request(rng: random.Random, longest: int) -> pb.GenerateRequest:
 class LiveTexts:
     """Runs `count` calls at a time, one request after the other, until it is closed; every call is then finished.
 
-    `failures` names every call that ended in an error, lost or doubled a token, or said something else than before.
+    `ask` makes a call for texts, tells of the tokens that come and returns the texts. `failures` names every call that
+    ended in an error, lost or doubled a token, or said something else than before.
     """
 
     upstream: Upstream
     known: list[Known]
     rng: random.Random
+    ask: Callable[[Upstream, Any, Callable[[int], Any]], Awaitable[Sequence[object]]]
     begun: int = 0
     ended: int = 0
     tokens: int = 0  # that came
@@ -89,7 +91,7 @@ class LiveTexts:
             self.begun += 1
             number, known = self.begun, self.rng.choice(self.known)
             try:
-                texts = await written(self.upstream, known.request, self._came)
+                texts = await self.ask(self.upstream, known.request, self._came)
                 assert texts == known.texts, f"other texts: {texts} instead of {known.texts}"
             except CallFailed as failure:
                 info = error_info(failure.status)

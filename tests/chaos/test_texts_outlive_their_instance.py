@@ -11,10 +11,14 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from inference import grpc_service_pb2 as oip
+from services.kit.deadline import Deadline
 from services.kit.transport.upstream import Upstream, UpstreamSettings
+from tests.chaos.live_infer_texts import inferred, random_requests
 from tests.chaos.live_texts import Known, LiveTexts, random_request, written
 from tests.harness import Replica, Suite, serving
 from tests.language_bundles import Kind, tiny_bundle
+from tests.texts import INFER, STREAM_INFER, infer_request
 
 SERVICE = "trivium-language-v1"
 BUNDLES: tuple[Kind, ...] = ("novel", "translate")
@@ -68,8 +72,11 @@ class Running:
                     return self.instances[writing.index(max(writing))]
                 await asyncio.sleep(0.02)  # they tell of it by nothing but their metrics
 
-    async def resumes(self) -> float:
-        return await self.gateways["gateway"].metric("trivium_gateway_stream_resumes_total")
+    async def resumes(self, **labels: str) -> float:
+        return await self.gateways["gateway"].metric("trivium_gateway_stream_resumes_total", **labels)
+
+    async def retries(self, **labels: str) -> float:
+        return await self.gateways["gateway"].metric("trivium_gateway_retries_total", **labels)
 
     async def other_bits(self) -> float:
         return await self.gateways["gateway"].metric("trivium_gateway_resumes_on_other_bits_total")
@@ -100,7 +107,14 @@ async def live(upstream: Upstream, *, longest: int, seed: int, requests: int = 1
     rng = random.Random(seed)
     asked = [random_request(rng, longest) for _ in range(requests)]
     texts = await asyncio.gather(*(written(upstream, request) for request in asked))
-    return LiveTexts(upstream, list(map(Known, asked, texts)), rng)
+    return LiveTexts(upstream, list(map(Known, asked, texts)), rng, written)
+
+
+async def live_inferred(upstream: Upstream, *, longest: int, seed: int, requests: int = 12) -> LiveTexts:
+    rng = random.Random(seed)
+    asked = [random_requests(rng, longest) for _ in range(requests)]
+    texts = await asyncio.gather(*(inferred(upstream, several) for several in asked))
+    return LiveTexts(upstream, list(map(Known, asked, texts)), rng, inferred)
 
 
 async def kill_again_and_again(running: Running, texts: LiveTexts, kills: int, rng: random.Random) -> None:
@@ -150,10 +164,62 @@ async def test_an_instance_that_hangs_while_it_writes_them(running: Running) -> 
     assert await running.resumes() > before
 
 
-async def test_without_resuming_a_sigkill_breaks_texts(running: Running) -> None:
+async def test_sigkill_of_the_instances_that_write_texts_of_the_open_inference_protocol(running: Running) -> None:
+    before = await running.resumes(method=STREAM_INFER)
+    async with running.caller() as upstream:
+        texts = await live_inferred(upstream, longest=160, seed=6)
+        async with texts.running(8):
+            await kill_again_and_again(running, texts, 3, random.Random(6))
+            await texts.more(400)
+    complete(texts)
+    assert await running.resumes(method=STREAM_INFER) - before >= 10
+    assert await running.other_bits() == 0
+
+
+async def test_texts_of_the_open_inference_protocol_are_handed_over_when_an_instance_leaves(
+    running: Running,
+) -> None:
+    before = await running.resumes(method=STREAM_INFER)
+    async with running.caller() as upstream:
+        texts = await live_inferred(
+            upstream, longest=480, seed=7, requests=6
+        )  # longer than it serves before it hands over
+        async with texts.running(16):
+            await texts.more(200)
+            leaving = await running.writer()
+            running.instances.remove(leaving)
+            assert await leaving.stop() == 0
+            await texts.more(400)
+    await running.start(leaving.name)
+    complete(texts)
+    assert await running.resumes(method=STREAM_INFER) > before
+
+
+async def test_a_text_in_one_answer_is_asked_for_again_where_its_instance_dies(running: Running) -> None:
+    """ModelInfer says nothing before the end, and is repeated as a whole."""
+
+    async def whole(seed: int) -> oip.ModelInferResponse:
+        request = infer_request("novel", "once", 480, seed=seed, temperature=1.0, ignore_eos=True)
+        reply = await upstream.unary(INFER, request.SerializeToString(), (), Deadline.after(60))
+        return oip.ModelInferResponse.FromString(reply.message)
+
+    async with running.caller() as upstream:
+        expected = [await whole(seed) for seed in range(4)]
+        work = asyncio.ensure_future(asyncio.gather(*(whole(seed % 4) for seed in range(24))))
+        doomed = await running.writer()
+        running.kill(doomed)
+        found = await work
+    await running.again(doomed)
+    assert found == expected * 6
+    assert await running.retries(rule="safe") > 0
+
+
+@pytest.mark.parametrize("kind", ["Generate", "ModelStreamInfer"])
+async def test_without_resuming_a_sigkill_breaks_texts(running: Running, kind: str) -> None:
     """The negative control: the tests above can fail."""
+    make = live if kind == "Generate" else live_inferred
     async with running.caller("without") as upstream:
-        texts = await live(upstream, longest=160, seed=3)
+        texts = await make(upstream, longest=160, seed=3)
         async with texts.running(12):
             await texts.more(200)
             doomed = await running.writer()
@@ -161,7 +227,7 @@ async def test_without_resuming_a_sigkill_breaks_texts(running: Running) -> None
             await texts.more(100_000)  # or until one fails
     await running.again(doomed)
     assert texts.failures
-    assert [failure for failure in texts.failures if "UNAVAILABLE" not in failure] == []
+    assert [failure for failure in texts.failures if "UNAVAILABLE" not in failure and "failed" not in failure] == []
     assert texts.begun == texts.ended
 
 
@@ -183,12 +249,14 @@ async def test_a_text_that_cannot_go_on_says_how_far_it_came(running: Running) -
 
 
 @pytest.mark.long
-async def test_a_hundred_sigkills_under_load(running: Running) -> None:
-    """So many calls that each text has a place wherever it goes: one that waits through three deaths is given up."""
+@pytest.mark.parametrize(("kind", "calls"), [("Generate", 60), ("ModelStreamInfer", 40)])
+async def test_a_hundred_sigkills_under_load(running: Running, kind: str, calls: int) -> None:
+    """So many calls that texts wait for a place now and then, and lose the instance at which they wait."""
+    make = live if kind == "Generate" else live_inferred
     before = await running.resumes()
     async with running.caller() as upstream:
-        texts = await live(upstream, longest=400, seed=5, requests=40)
-        async with texts.running(18):
+        texts = await make(upstream, longest=400, seed=5, requests=40)
+        async with texts.running(calls):
             await kill_again_and_again(running, texts, 100, random.Random(5))
             await texts.more(2000)
     resumed = await running.resumes() - before

@@ -1,6 +1,6 @@
 import asyncio
 import struct
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from services.kit.call import Call
 from services.kit.deadline import Deadline
 from services.kit.errors import (
     DeadlineExpired,
+    Draining,
     InvalidField,
     ModelNotFound,
     TriviumError,
@@ -22,10 +23,13 @@ from services.kit.errors import (
 )
 from services.kit.inference.batcher import BatcherSettings
 from services.kit.inference.engine import EngineSettings
+from services.kit.inference.job import Output
 from services.kit.inference.loading import ModelsSettings, batched
+from services.kit.inference.manifest import Manifest
 from services.kit.inference.models import Models
-from services.kit.inference.oip import OipServicer, not_offered
+from services.kit.inference.oip import Answer, OipServicer, not_offered
 from services.kit.inference.oip.responses import ranked
+from services.kit.open_inference import ENDS_WITH_STATUS
 from services.kit.transport.method import methods_of
 from tests import bundles as tiny
 
@@ -301,6 +305,64 @@ async def test_a_stream_answers_in_order_and_outlives_an_error(servicer: OipServ
     assert all(a.infer_response.parameters["triton_final_response"].bool_param for a in answers)
     assert not any(answer.error_message for answer in answers)
     assert await stream(servicer) == []
+
+
+async def test_a_stream_ends_with_the_status_of_the_first_failure_where_its_caller_wants_that(
+    servicer: OipServicer,
+) -> None:
+    async def sent() -> AsyncIterator[Any]:
+        for name in ("add", "nope", "add"):
+            yield infer(name)
+
+    wanting = Call("/inference.GRPCInferenceService/ModelStreamInfer", Deadline.after(30), (ENDS_WITH_STATUS,))
+    answers = servicer.model_stream_infer(sent(), wanting)
+    assert not (await anext(answers)).error_message
+    with pytest.raises(ModelNotFound):
+        await anext(answers)
+
+
+class Several:
+    """Gives two answers to each request, and fails with the second one where that is wished for."""
+
+    parameters: Mapping[str, tuple[str, ...]] = {"breaks": ("bool_param",)}
+
+    async def answers(self, model: Any, inputs: Any, given: Any, this: Call) -> AsyncGenerator[Answer, None]:
+        output = Output({"sum": inputs["a"], "difference": inputs["a"]}, 0.0, 0.0, 1)
+        yield Answer(output, {}, final=False)
+        if "breaks" in given:
+            raise Draining("leaving")
+        yield Answer(output, {}, final=True)
+
+
+@pytest.mark.parametrize("ends", [False, True])
+async def test_a_failure_after_some_answers_is_a_message_or_the_status_of_the_stream(
+    models: Models[None], monkeypatch: pytest.MonkeyPatch, ends: bool
+) -> None:
+    monkeypatch.setattr(Manifest, "decoupled", True)
+    servicer = OipServicer(models, lambda: True, decoupled=Several())
+    breaks = infer(id="b")
+    breaks.parameters["breaks"].bool_param = True
+
+    async def sent() -> AsyncIterator[Any]:
+        yield breaks
+
+    metadata = (ENDS_WITH_STATUS,) if ends else ()
+    found, failure = [], None
+    try:
+        async for answer in servicer.model_stream_infer(sent(), Call("/", Deadline.after(30), metadata)):
+            found.append((answer.infer_response.id, answer.error_message))
+    except Draining as error:
+        failure = error
+    assert found == [("b", ""), *([] if ends else [("b", "leaving")])]
+    assert (failure is not None) == ends
+
+
+async def test_texts_have_no_classes(models: Models[None], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Manifest, "decoupled", True)
+    request = infer(outputs=["sum"])
+    request.outputs[0].parameters["classification"].int64_param = 2
+    with pytest.raises(InvalidField, match="output 'sum' of model 'add' has no classes"):
+        await OipServicer(models, lambda: True).model_infer(request, call())
 
 
 async def test_our_own_fault_on_a_stream_tells_the_caller_nothing_of_it(models: Models[None]) -> None:
