@@ -1,5 +1,6 @@
 """`python -m services.sequence`: loads the models, serves them and tells Consul."""
 
+import sys
 from pathlib import Path
 
 from services.kit.discovery.client import consul_service
@@ -23,10 +24,14 @@ from services.sequence.state import StreamState
 
 SERVICE = "sequence"
 BUNDLES = Path(__file__).parent / "bundles"
+# Of Python's interpreter lock. The batcher's thread wants it between two runs, when the event loop is busy with the
+# answers of the last one: with Python's 5 ms the engine idles for a tenth of its time under many streams.
+SWITCH_INTERVAL_S = 0.0005
 
 
 async def main(settings: SequenceSettings) -> None:
     """Serves until it is told to stop; starts downwards, stops upwards."""
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     registry = new_registry(SERVICE, settings.instance)
     health, leaving = Health(), Leaving()
     sequences: Sequences[StreamState] = Sequences(settings.sequences)

@@ -33,6 +33,10 @@ from services.kit.settings import setting
 
 __all__ = ["Batcher", "BatcherSettings", "Output", "Runner"]
 
+# How long a run waits for the items that follow those of the last one, as a part of what that one took. Otherwise items
+# that were once computed apart would stay apart for ever, in runs of half the size that take more than half the time.
+PATIENCE = 0.25
+
 
 @dataclass(frozen=True, slots=True)
 class BatcherSettings:
@@ -211,7 +215,11 @@ class Batcher:
             self._runner.warm_up(lambda: self._closed)  # in this thread: CUDA keeps its handles by thread
             self._loop.call_soon_threadsafe(_finish, self._warm, None)
             while batch := self._line.take():
+                started = time.monotonic()
                 self._runner.compute(batch)
+                if any(job.admitted for job in batch):  # of something longer, whose next item comes with the answer
+                    now = time.monotonic()
+                    self._line.expect(now + PATIENCE * (now - started))
                 self._loop.call_soon_threadsafe(self._deliver, batch)
         except BaseException as error:
             failure = error
@@ -230,6 +238,7 @@ class Batcher:
                 job.answer.set_result(job.output)
             else:
                 job.answer.set_exception(job.error or TriviumError("the engine failed while it computed this item"))
+        self._loop.call_soon(self._line.expect, 0.0)  # after all that wait for these answers had their turn
 
     def _end(self, batch: list[Job], failure: BaseException | None) -> None:
         """The thread has ended: after `close`, or because of `failure`. Nobody is left waiting."""

@@ -20,6 +20,7 @@ class WaitingLine:
         self._jobs: OrderedDict[Job, None] = OrderedDict()  # a set that keeps the order
         self._changed = threading.Condition(threading.Lock())
         self._closed = False
+        self._expected_until = 0.0
         self._rows: Counter[int] = Counter()  # by the steps of their jobs
         self.admitted = 0  # jobs among them that nobody may refuse
 
@@ -40,6 +41,12 @@ class WaitingLine:
     def wake(self) -> None:
         """Lets `take` look at what was added."""
         with self._changed:
+            self._changed.notify()
+
+    def expect(self, until: float) -> None:
+        """More jobs are on their way: unless the batch is full, `take` waits for them up to this instant."""
+        with self._changed:
+            self._expected_until = until
             self._changed.notify()
 
     def remove(self, job: Job) -> bool:
@@ -71,7 +78,7 @@ class WaitingLine:
                     self._changed.wait()
                     continue
                 batch, full = self._next()
-                wait_s = batch[0].submitted + self._max_wait_s - time.monotonic()
+                wait_s = max(batch[0].submitted + self._max_wait_s, self._expected_until) - time.monotonic()
                 if full or self._closed or wait_s <= 0:
                     self._pop(batch)
                     return batch

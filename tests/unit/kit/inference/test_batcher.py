@@ -151,6 +151,41 @@ async def test_the_thread_is_woken_once_for_all_items_of_one_turn(monkeypatch: p
             assert wakes["wake"] == turn
 
 
+async def test_what_follows_the_items_of_a_run_shares_the_next_one_with_those_that_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("services.kit.inference.batcher.PATIENCE", 1000.0)
+    engine = Doubler()
+
+    async def stream(batch: Batcher, *values: float) -> None:
+        for value in values:
+            await batch.submit(x(value), NEVER, admitted=True)
+
+    async with batcher(engine) as batch:
+        engine.serving = True
+        engine.hold()
+        one = asyncio.create_task(stream(batch, 1.0, 2.0, 3.0))
+        await reached(engine)
+        other = asyncio.create_task(stream(batch, 11.0, 12.0))  # while the first item of the one is computed
+        await asyncio.sleep(0)
+        engine.gate.set()
+        await asyncio.gather(one, other)
+    assert engine.values() == [[1.0], [11.0, 2.0], [12.0, 3.0]]
+
+
+async def test_nobody_waits_for_what_does_not_follow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.kit.inference.batcher.PATIENCE", 1e9)
+    engine = Doubler()
+    async with batcher(engine) as batch, asyncio.timeout(10):
+        first = await held(engine, batch)
+        items = spawn(*(batch.submit(x(value), NEVER, admitted=True) for value in (1.0, 2.0)))
+        await asyncio.sleep(0)
+        engine.gate.set()
+        await asyncio.gather(first, *items)
+        await batch.submit(x(3.0), NEVER)
+    assert engine.values() == [[100.0], [1.0, 2.0], [3.0]]
+
+
 async def test_only_items_of_one_shape_share_a_run_and_the_oldest_goes_first() -> None:
     engine = Doubler(width=-1)
     async with batcher(engine) as batch:
