@@ -183,10 +183,11 @@ class Continuation:
             Exception: no instance broke without it in that time.
         """
         while self._suspicion.grave and self._break is not None:
-            another, left_s = self._dispatch.outliers.breaks.another, self._held_until - self._clock()
+            another = self._dispatch.outliers.breaks.another
+            left_s = max(0.0, min(self._held_until, self._limit()) - self._clock())
             structlog.get_logger().warning("held_back", method=self._call.method, for_s=left_s, **self._progress())
             try:
-                async with asyncio.timeout(max(0.0, min(left_s, self._call.deadline.remaining_s() - ANSWER_S))):
+                async with asyncio.timeout(left_s):
                     await another.wait()
             except TimeoutError:
                 failure, endpoint = self._break
