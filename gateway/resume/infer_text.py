@@ -17,6 +17,7 @@ from services.kit.model_name import version_number
 from services.kit.open_inference import INTEGER
 from services.kit.texts import CONTINUE_FROM, SEED, TOKENS, written
 
+LONGEST = (1 << 63) - 1  # microseconds; beyond, a float may not be exact
 TIMEOUT, TEMPERATURE, COUNT = "timeout", "temperature", "generated_tokens"
 
 
@@ -76,7 +77,7 @@ class InferText:
         if self.pin is not None:
             request.model_version = str(self.pin.version)
         if (left_s := self.expires.timeout_s()) is not None:
-            request.parameters[TIMEOUT].uint64_param = max(1, int(left_s * 1e6))
+            request.parameters[TIMEOUT].uint64_param = min(max(1, int(left_s * 1e6)), LONGEST)
         return request.SerializeToString()
 
     def answered(self, data: bytes, endpoint: Endpoint) -> bytes | None:

@@ -209,6 +209,12 @@ async def test_what_is_left_of_its_timeout_goes_along() -> None:
     await reader.close()
 
 
+async def test_the_longest_timeout_is_one_too() -> None:
+    asks = request()
+    asks.parameters["timeout"].uint64_param = 2**64 - 1
+    assert tokens(await told([Writer()], asks)) == TOKENS
+
+
 async def test_a_text_whose_timeout_passes_while_nobody_is_there_gets_an_error() -> None:
     reader = Reader([one := Writer()], request(timeout=250_000), settings=LONG)
     one.fails[3] = broken()

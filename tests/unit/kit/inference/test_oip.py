@@ -326,7 +326,11 @@ class Several:
 
     parameters: Mapping[str, tuple[str, ...]] = {"breaks": ("bool_param",)}
 
+    def __init__(self) -> None:
+        self.deadlines: list[Deadline] = []
+
     async def answers(self, model: Any, inputs: Any, given: Any, this: Call) -> AsyncGenerator[Answer, None]:
+        self.deadlines.append(this.deadline)
         output = Output({"sum": inputs["a"], "difference": inputs["a"]}, 0.0, 0.0, 1)
         yield Answer(output, {}, final=False)
         if "breaks" in given:
@@ -355,6 +359,19 @@ async def test_a_failure_after_some_answers_is_a_message_or_the_status_of_the_st
         failure = error
     assert found == [("b", ""), *([] if ends else [("b", "leaving")])]
     assert (failure is not None) == ends
+
+
+async def test_the_timeout_of_a_request_with_several_answers_is_its_own(
+    models: Models[None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Manifest, "decoupled", True)
+    several = Several()
+    hasty, patient = infer(id="a"), infer(id="b")
+    hasty.parameters["timeout"].int64_param, patient.parameters["timeout"].uint64_param = 5_000_000, 2**64 - 1
+    await stream(OipServicer(models, lambda: True, decoupled=several), hasty, infer(id="c"), patient)
+    left_s = sorted(deadline.remaining_s() for deadline in several.deadlines)
+    assert 4 < left_s[0] <= 5
+    assert 25 < left_s[1] <= left_s[2] <= 30
 
 
 async def test_texts_have_no_classes(models: Models[None], monkeypatch: pytest.MonkeyPatch) -> None:
