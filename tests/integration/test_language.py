@@ -364,6 +364,26 @@ async def streamed(caller: Caller, *given: Any, **parameters: Any) -> AsyncItera
 
 
 @pytest.mark.parametrize("where", ["one", "gateway"])
+async def test_the_open_inference_protocol_goes_on_from_any_token(running: Running, where: str) -> None:
+    """Through characters of several tokens and beginnings of stop strings, of which nothing was sent before."""
+    caller = running.at(where)
+    asked, wish = ("recite", "abc", 40), {"stop": "re: 🙂🙂", "seed": 3, "ignore_eos": True}
+    pieces = [inferred(piece) async for piece in streamed(caller, *asked, **wish)]
+    whole, tokens = "".join(text for text, _ in pieces), [token for _, tokens in pieces for token in tokens]
+    seams = {0: ""}  # the text after so many tokens
+    for text, made in pieces:
+        seams[max(seams) + len(made)] = seams[max(seams)] + text
+    assert len(tokens) > 15
+    for had in range(len(tokens) + 1):
+        given = ",".join(map(str, tokens[:had]))
+        rest = [inferred(piece) async for piece in streamed(caller, *asked, continue_from=given, **wish)]
+        assert [token for _, made in rest for token in made] == tokens[had:]
+        text = "".join(text for text, _ in rest)
+        assert whole.endswith(text)
+        assert had not in seams or seams[had] + text == whole
+
+
+@pytest.mark.parametrize("where", ["one", "gateway"])
 async def test_an_unmodified_tritonclient_streams_a_text(running: Running, where: str) -> None:
     address = running.replicas[0].address if where == "one" else running.gateway_replica.address
     script = str(Path(__file__).with_name("triton_texts.py"))
