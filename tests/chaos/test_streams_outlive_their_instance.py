@@ -17,7 +17,8 @@ from tests.harness import Replica, Suite, serving
 from tests.recurrent import KINDS, recurrent_bundle
 
 MODEL, SERVICE = "rnn", "trivium-sequence-v1"
-INSTANCES = 3
+# Steps that each instance answers together: where a stream goes on, its messages of up to 8 are cut elsewhere.
+WINDOWS = {"sequence-1": 32, "sequence-2": 3, "sequence-3": 2}
 # How the three gateways that look at the same instances differ.
 GATEWAYS: dict[str, dict[str, Any]] = {
     "gateway": {},
@@ -37,7 +38,8 @@ class Running:
         self.gateways: dict[str, Replica] = {}
 
     async def start(self, name: str) -> Replica:
-        replica = await self.suite.start("sequence", name, BUNDLES_DIR=self._folder, BATCHER__MAX_BATCH=16)
+        settings: dict[str, Any] = {"BATCHER__MAX_BATCH": 16, "SERIES__WINDOW_STEPS": WINDOWS[name]}
+        replica = await self.suite.start("sequence", name, BUNDLES_DIR=self._folder, **settings)
         self.instances.append(replica)
         return replica
 
@@ -73,7 +75,7 @@ async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Run
     recurrent_bundle(folder, MODEL, **KINDS[MODEL])
     async with Suite.open(tmp_path_factory.mktemp("suite")) as suite:
         running = Running(suite, folder)
-        await asyncio.gather(*(running.start(f"sequence-{number}") for number in range(1, INSTANCES + 1)))
+        await asyncio.gather(*map(running.start, WINDOWS))
         await asyncio.gather(*map(running.start_gateway, GATEWAYS))
         yield running
 
