@@ -133,8 +133,8 @@ class GenerateRequest(_message.Message):
     echo: _builtins.bool
     """Whether the first answer of each text brings the prompt before it, as tokens and text."""
     priority: _builtins.int
-    """Which of the waiting texts begin first: higher ones, in [-100, 100]; within one priority the earliest deadline.
-    Unset means 0.
+    """Which of the waiting texts begin first: higher ones, in [-100, 100]; within one priority the earliest deadline,
+    where one that is more than a minute off (a setting) counts as a minute. Unset means 0.
     """
     @_builtins.property
     def prompt_token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
