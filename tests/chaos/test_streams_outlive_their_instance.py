@@ -1,7 +1,6 @@
 """Instances die, leave and hang while streams and sequences are under way: each ends complete, equal to the bit."""
 
 import asyncio
-import contextlib
 import random
 import signal
 from collections.abc import AsyncIterator
@@ -11,14 +10,16 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from services.kit.transport.upstream import Upstream, UpstreamSettings
+from services.kit.transport.upstream import Upstream
 from tests.chaos.live_streams import LiveStreams, random_series, unbroken
+from tests.chaos.mortal import Mortal, complete
 from tests.harness import Replica, Suite, serving
 from tests.recurrent import KINDS, recurrent_bundle
 
 MODEL, SERVICE = "rnn", "trivium-sequence-v1"
 # Steps that each instance answers together: where a stream goes on, its messages of up to 8 are cut elsewhere.
 WINDOWS = {"sequence-1": 32, "sequence-2": 3, "sequence-3": 2}
+ANSWERS = 120  # at most between two deaths, in steps
 # How the three gateways that look at the same instances differ.
 GATEWAYS: dict[str, dict[str, Any]] = {
     "gateway": {},
@@ -29,13 +30,12 @@ GATEWAYS: dict[str, dict[str, Any]] = {
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-class Running:
-    """Three instances, of which one or two at a time may be missing, and the gateways."""
+class Running(Mortal):
+    """Three instances and the gateways."""
 
     def __init__(self, suite: Suite, folder: Path) -> None:
-        self.suite, self._folder = suite, folder
-        self.instances: list[Replica] = []
-        self.gateways: dict[str, Replica] = {}
+        super().__init__(suite)
+        self._folder = folder
 
     async def start(self, name: str) -> Replica:
         settings: dict[str, Any] = {"BATCHER__MAX_BATCH": 16, "SERIES__WINDOW_STEPS": WINDOWS[name]}
@@ -47,26 +47,6 @@ class Running:
         gateway = await self.suite.start_gateway(name, **GATEWAYS[name])
         await serving(gateway.address, f"model/{MODEL}")
         self.gateways[name] = gateway
-
-    def kill(self, replica: Replica) -> None:
-        self.instances.remove(replica)
-        replica.kill()
-
-    async def again(self, replica: Replica) -> None:
-        await replica.child.wait()
-        await self.start(replica.name)
-
-    async def resumes(self) -> float:
-        return await self.gateways["gateway"].metric("trivium_gateway_stream_resumes_total")
-
-    @contextlib.asynccontextmanager
-    async def caller(self, gateway: str = "gateway") -> AsyncIterator[Upstream]:
-        """The kit's own client, since a plain grpc.aio stream now and then loses the status that it ended with."""
-        upstream = Upstream(self.gateways[gateway].address, UpstreamSettings())
-        try:
-            yield upstream
-        finally:
-            await upstream.close()
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -87,31 +67,11 @@ async def live(upstream: Upstream, *, longest: int, pause_s: float, seed: int) -
     return LiveStreams(upstream, MODEL, list(known), pause_s, rng)
 
 
-async def kill_again_and_again(running: Running, streams: LiveStreams, kills: int, rng: random.Random) -> None:
-    """Kills a random instance after a random number of answers; every third time or so, two right after one another."""
-    done = 0
-    while done < kills and not streams.failures:
-        await streams.more(rng.randint(1, 120))
-        doomed = [rng.choice(running.instances)]
-        running.kill(doomed[0])
-        if done % 4 == 1:
-            await streams.more(rng.randint(1, 10))
-            doomed.append(rng.choice(running.instances))
-            running.kill(doomed[1])
-        done += len(doomed)
-        await asyncio.gather(*map(running.again, doomed))
-
-
-def complete(streams: LiveStreams) -> None:
-    assert streams.failures == []
-    assert streams.begun == streams.ended
-
-
 async def test_sigkill_of_the_instances_that_hold_them(running: Running) -> None:
     async with running.caller() as upstream:
         streams = await live(upstream, longest=100, pause_s=0.05, seed=1)
         async with streams.running(60, sequences=10):
-            await kill_again_and_again(running, streams, 3, random.Random(1))
+            await running.kill_again_and_again(streams, 3, ANSWERS, random.Random(1))
             await streams.more(200)
     complete(streams)
     assert await running.resumes() > 20
@@ -167,7 +127,7 @@ async def test_a_hundred_sigkills_under_two_hundred_streams(running: Running) ->
     async with running.caller() as upstream:
         streams = await live(upstream, longest=400, pause_s=0.4, seed=2)
         async with streams.running(200, sequences=20):
-            await kill_again_and_again(running, streams, 100, random.Random(2))
+            await running.kill_again_and_again(streams, 100, ANSWERS, random.Random(2))
             await streams.more(1000)
     resumed = await running.resumes() - before
     print(f"{streams.begun} streams and sequences, {streams.steps} steps, {resumed:.0f} resumed")

@@ -1,7 +1,6 @@
 """Instances die, leave and hang while they write texts: each text ends complete, equal to the unbroken one."""
 
 import asyncio
-import contextlib
 import random
 import signal
 from collections.abc import AsyncIterator
@@ -13,9 +12,10 @@ import pytest_asyncio
 
 from inference import grpc_service_pb2 as oip
 from services.kit.deadline import Deadline
-from services.kit.transport.upstream import Upstream, UpstreamSettings
+from services.kit.transport.upstream import Upstream
 from tests.chaos.live_infer_texts import inferred, random_requests
 from tests.chaos.live_texts import Known, LiveTexts, random_request, written
+from tests.chaos.mortal import Mortal, complete
 from tests.harness import Replica, Suite, serving
 from tests.language_bundles import Kind, tiny_bundle
 from tests.texts import INFER, STREAM_INFER, infer_request
@@ -23,6 +23,7 @@ from tests.texts import INFER, STREAM_INFER, infer_request
 SERVICE = "trivium-language-v1"
 BUNDLES: tuple[Kind, ...] = ("novel", "translate")
 INSTANCES = 3
+ANSWERS = 400  # at most between two deaths, in tokens
 # How the three gateways that look at the same instances differ.
 GATEWAYS: dict[str, dict[str, Any]] = {
     "gateway": {},
@@ -33,13 +34,12 @@ GATEWAYS: dict[str, dict[str, Any]] = {
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-class Running:
-    """Three instances, of which one or two at a time may be missing, and the gateways."""
+class Running(Mortal):
+    """Three instances and the gateways."""
 
     def __init__(self, suite: Suite, folder: Path) -> None:
-        self.suite, self._folder = suite, folder
-        self.instances: list[Replica] = []
-        self.gateways: dict[str, Replica] = {}
+        super().__init__(suite)
+        self._folder = folder
 
     async def start(self, name: str) -> Replica:
         engine: dict[str, Any] = {"ENGINE__THREADS": 1, "DEFAULT_MODEL": "novel"}
@@ -53,14 +53,6 @@ class Running:
             await serving(gateway.address, f"model/{bundle}")
         self.gateways[name] = gateway
 
-    def kill(self, replica: Replica) -> None:
-        self.instances.remove(replica)
-        replica.kill()
-
-    async def again(self, replica: Replica) -> None:
-        await replica.child.wait()
-        await self.start(replica.name)
-
     async def writer(self) -> Replica:
         """An instance that writes, as soon as there is one."""
         async with asyncio.timeout(60):
@@ -72,23 +64,11 @@ class Running:
                     return self.instances[writing.index(max(writing))]
                 await asyncio.sleep(0.02)  # they tell of it by nothing but their metrics
 
-    async def resumes(self, **labels: str) -> float:
-        return await self.gateways["gateway"].metric("trivium_gateway_stream_resumes_total", **labels)
-
     async def retries(self, **labels: str) -> float:
         return await self.gateways["gateway"].metric("trivium_gateway_retries_total", **labels)
 
     async def other_bits(self) -> float:
         return await self.gateways["gateway"].metric("trivium_gateway_resumes_on_other_bits_total")
-
-    @contextlib.asynccontextmanager
-    async def caller(self, gateway: str = "gateway") -> AsyncIterator[Upstream]:
-        """The kit's own client, since a plain grpc.aio stream now and then loses the status that it ended with."""
-        upstream = Upstream(self.gateways[gateway].address, UpstreamSettings())
-        try:
-            yield upstream
-        finally:
-            await upstream.close()
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -117,31 +97,11 @@ async def live_inferred(upstream: Upstream, *, longest: int, seed: int, requests
     return LiveTexts(upstream, list(map(Known, asked, texts)), rng, inferred)
 
 
-async def kill_again_and_again(running: Running, texts: LiveTexts, kills: int, rng: random.Random) -> None:
-    """Kills a random instance after a random number of tokens; every third time or so, two right after one another."""
-    done = 0
-    while done < kills and not texts.failures:
-        await texts.more(rng.randint(1, 400))
-        doomed = [rng.choice(running.instances)]
-        running.kill(doomed[0])
-        if done % 4 == 1:
-            await texts.more(rng.randint(1, 40))
-            doomed.append(rng.choice(running.instances))
-            running.kill(doomed[1])
-        done += len(doomed)
-        await asyncio.gather(*map(running.again, doomed))
-
-
-def complete(texts: LiveTexts) -> None:
-    assert texts.failures == []
-    assert texts.begun == texts.ended
-
-
 async def test_sigkill_of_the_instances_that_write_them(running: Running) -> None:
     async with running.caller() as upstream:
         texts = await live(upstream, longest=160, seed=1)
         async with texts.running(12):
-            await kill_again_and_again(running, texts, 5, random.Random(1))
+            await running.kill_again_and_again(texts, 5, ANSWERS, random.Random(1))
             await texts.more(400)
     complete(texts)
     assert await running.resumes() >= 10
@@ -169,7 +129,7 @@ async def test_sigkill_of_the_instances_that_write_texts_of_the_open_inference_p
     async with running.caller() as upstream:
         texts = await live_inferred(upstream, longest=160, seed=6)
         async with texts.running(8):
-            await kill_again_and_again(running, texts, 3, random.Random(6))
+            await running.kill_again_and_again(texts, 3, ANSWERS, random.Random(6))
             await texts.more(400)
     complete(texts)
     assert await running.resumes(method=STREAM_INFER) - before >= 10
@@ -257,7 +217,7 @@ async def test_a_hundred_sigkills_under_load(running: Running, kind: str, calls:
     async with running.caller() as upstream:
         texts = await make(upstream, longest=400, seed=5, requests=40)
         async with texts.running(calls):
-            await kill_again_and_again(running, texts, 100, random.Random(5))
+            await running.kill_again_and_again(texts, 100, ANSWERS, random.Random(5))
             await texts.more(2000)
     resumed = await running.resumes() - before
     print(f"{texts.begun} calls, {texts.tokens} tokens, {resumed:.0f} resumed")
