@@ -84,11 +84,11 @@ class Report:
         return f"{statistics.median(found):.{digits}f} [{min(found):.{digits}f}-{max(found):.{digits}f}]"
 
 
-def bare(bundle: Bundle, steps: int, seconds: float) -> float:
-    """Steps a second of session.run in a loop, so many steps of as many rows as there are streams a run."""
+def bare(bundle: Bundle, rows: int, steps: int, seconds: float) -> float:
+    """Steps a second of session.run in a loop, so many steps of so many rows a run."""
     engine = Engine(bundle.path / "model.onnx", ENGINE)
-    inputs = engine.example(STREAMS)
-    inputs["x"] = np.full((STREAMS, steps, 1), 0.5, np.float32)
+    inputs = engine.example(rows)
+    inputs["x"] = np.full((rows, steps, 1), 0.5, np.float32)
     inputs["lengths"][:] = steps
     names = [spec.name for spec in engine.outputs]
     for _ in range(3):
@@ -97,7 +97,7 @@ def bare(bundle: Bundle, steps: int, seconds: float) -> float:
     while time.perf_counter() - started < seconds:
         engine.run(inputs, names)
         runs += 1
-    return runs * STREAMS * steps / (time.perf_counter() - started)
+    return runs * rows * steps / (time.perf_counter() - started)
 
 
 async def rate(stream: StreamOf, load: Load, seconds: float) -> float:
@@ -209,13 +209,13 @@ def handing_out_s(bundle: Bundle) -> float:
 async def measure_steps(report: Report, folder: Path, bundle: Bundle, service: Replica, seconds: float) -> None:
     """One round for one model and kind of message: bare, inside the service, over its port."""
     for steps in MESSAGES:
-        case = case_of(bundle.name, steps)
-        full = bare(bundle, min(steps, WINDOW_STEPS), seconds)
-        report.add(case, step_ms=STREAMS / full * 1e3, bare=full)
+        case, window = case_of(bundle.name, steps), min(steps, WINDOW_STEPS)
+        full, lone = bare(bundle, STREAMS, window, seconds), bare(bundle, 1, window, seconds / 2)
+        report.add(case, step_ms=STREAMS / full * 1e3, bare=full, bare_one=lone, bare_gain=full / lone)
         load = Load(steps=steps, ahead=4 if steps == 1 else 2)
         with_state = replace(load, state=True)
         report.add(case, inside=await within(folder, bundle, with_state, seconds) / full)
-        report.add(case, state=handing_out_s(bundle) * full / STREAMS / min(steps, WINDOW_STEPS))
+        report.add(case, state=handing_out_s(bundle) * full / STREAMS / window)
         async with grpc.aio.insecure_channel(service.address, options=OPTIONS) as channel:
             stream = over(channel, bundle.name)
             one = await rate(stream, replace(load, streams=1, ahead=1), seconds)
@@ -286,12 +286,12 @@ def case_of(model: str, steps: int) -> str:
 def markdown(facts: Facts, report: Report) -> str:
     """The tables."""
     head = ("two layers of", "steps a message", "ms a step", "inside", "over its port", "with state",
-            "times one stream", "state costs")  # fmt: skip
+            "times one stream", "bare: times one row", "state costs")  # fmt: skip
     rows = [
         (
             str(hidden), str(steps), report.cell(case, "step_ms", 1), report.cell(case, "inside"),
             report.cell(case, "port"), report.cell(case, "with_state"), report.cell(case, "gain", 1),
-            report.cell(case, "state", 3),
+            report.cell(case, "bare_gain", 1), report.cell(case, "state", 3),
         )
         for hidden in HIDDEN
         for steps in MESSAGES

@@ -54,7 +54,8 @@ async def test_a_message_that_was_answered_in_part_is_answered_to_its_end_by_the
             one.kill()
             found += by_step([data async for data in answers])
             assert found == expected
-            assert ("trivium-attempts", "2") in tuple(await call.trailing_metadata())
+            attempts = int(dict(await call.trailing_metadata())["trivium-attempts"])
+            assert attempts >= 2  # more, where the second instance took so long that the silent one was tried again
 
 
 async def track(
