@@ -71,14 +71,22 @@ class Cache:
                 self._relay(row, used[row], size, range(self._heads))
             self.size = size
 
+    def empty(self, needed: int) -> None:
+        """Nothing in it counts any more, and the longest row will have so many tokens."""
+        self.size = self.room(needed)
+
     def move(self, source: int, target: int, used: int) -> None:
         """Copies the first `used` tokens of one row to another one."""
         for block in self._blocks(max(source, target) + 1):
             block[target, :, :used] = block[source, :, :used]
 
+    def view(self, row: int, begin: int, end: int) -> Array:
+        """Keys and values of some tokens: [blocks, heads, end - begin, width]."""
+        return self._blocks(row + 1)[:, row, :, begin:end]
+
     def read(self, row: int, begin: int, end: int) -> Array:
-        """Keys and values of some tokens: [blocks, heads, end - begin, width], a copy."""
-        return self._blocks(row + 1)[:, row, :, begin:end].copy()
+        """The same, a copy."""
+        return self.view(row, begin, end).copy()
 
     def write(self, row: int, begin: int, values: Array) -> None:
         """Puts in what `read` gave, at another place or of another text."""

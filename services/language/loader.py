@@ -55,7 +55,7 @@ def loader(settings: GenerationSettings, metrics: GenerationMetrics) -> Load[Pip
         engine, encoder, answers = await asyncio.to_thread(_verified, bundle, generation, models.engine)
         tokenizer = await asyncio.to_thread(Tokenizer, bundle.path / generation.tokenizer, generation.vocab)
         memory = caches(generation, settings.cache_mib, settings.max_texts, str(bundle.path))
-        runs = Runs(generation, engine, memory[0], encoder, memory[1])
+        runs = Runs(generation, engine, memory.texts, encoder, memory.sources, memory.stage)
         prefixes = Prefixes(settings.prefix_mib * MIB) if encoder is None else None
         most_scored = max(FEWEST_SCORED, SCORED_BYTES // (4 * generation.vocab))
         batch = Batch(runs, graph.candidates(generation), prefixes, most_scored)

@@ -1,4 +1,6 @@
-"""Memory: the caches of one model: of its texts and, with an encoder, of what that says of their sources."""
+"""Memory: the caches of one model: of its texts, of their beginnings, and of what an encoder says of their sources."""
+
+from typing import NamedTuple
 
 from services.kit.errors import StartupError
 from services.kit.inference.datatypes import NUMPY
@@ -6,6 +8,8 @@ from services.kit.inference.manifest import Generation
 from services.language.cache import Cache
 
 MIB = 1 << 20
+STAGED = 512  # tokens of beginnings, which are read apart while they need less room than the longest text
+STAGE_PART = 8  # of the memory, which that takes at most
 
 
 class Memory:
@@ -25,8 +29,16 @@ class Memory:
         return texts if self._cross is None else min(texts, self._cross.rows(source))
 
 
-def caches(generation: Generation, mib: int, max_texts: int, name: str) -> tuple[Cache, Cache | None]:
-    """The two of them, in so many MiB together: shared so that both have room for as many texts of the greatest length.
+class Caches(NamedTuple):
+    """The caches of one model."""
+
+    texts: Cache
+    sources: Cache | None  # with an encoder
+    stage: Cache | None  # where beginnings are read; none where it would not pay
+
+
+def caches(generation: Generation, mib: int, max_texts: int, name: str) -> Caches:
+    """All of them, in so many MiB together; texts and sources have room for as many of the greatest length.
 
     Args:
         name: of the bundle, for the message.
@@ -48,9 +60,13 @@ def caches(generation: Generation, mib: int, max_texts: int, name: str) -> tuple
             f"{mib} are allowed",
             hint=f"set GENERATION__CACHE_MIB to {needed} or more, for one text at a time",
         )
-    given = min(mib * MIB, max_texts * whole)
-    cache = Cache(blocks, generation.kv_heads, width, given * text // whole // token, generation.max_tokens, dtype.name)
+    staged = min(STAGED, generation.max_tokens)
+    pays = not source and generation.max_tokens > STAGED // 4 and staged * token * STAGE_PART <= mib * MIB
+    given = min(mib * MIB - pays * staged * token, max_texts * whole)
+    texts = Cache(blocks, generation.kv_heads, width, given * text // whole // token, generation.max_tokens, dtype.name)
+    stage = Cache(blocks, generation.kv_heads, width, staged, staged, dtype.name) if pays else None
     if not source:
-        return cache, None
+        return Caches(texts, None, stage)
     capacity = given * source // whole // source_token
-    return cache, Cache(blocks, generation.heads, width, capacity, generation.max_source, dtype.name, smallest=16)
+    sources = Cache(blocks, generation.heads, width, capacity, generation.max_source, dtype.name, smallest=16)
+    return Caches(texts, sources, None)

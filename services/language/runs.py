@@ -1,13 +1,14 @@
 """Runs: the graphs of a generating bundle over the memory of its caches; arrays in, arrays out, for one thread.
 
 Inputs and outputs are bound by pointer, the cache's new tokens to the memory of the old ones, so that a run copies
-nothing. What is bound is kept for each shape that comes again.
+nothing. What is bound is kept for each shape that comes again. A run costs what the room in the cache is; so what
+begins is read in a cache of its own with as little room as it needs, and moved to where the longest text has its own.
 """
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,7 +20,6 @@ from services.language import graph
 from services.language.cache import Cache
 
 MOST_BOUND = 256  # shapes that are kept
-Shape = tuple[int, int, int, int, int, int, int]  # first row, rows, steps, draws, candidates, room in both caches
 OF_WISHES = (graph.TEMPERATURE, graph.TOP_K, graph.TOP_P, graph.MIN_P, graph.FORCED)
 NEUTRAL = (np.zeros((1, 2), np.int64), np.ones(1, np.float32), np.zeros(1, np.float32))
 
@@ -62,6 +62,20 @@ class Drawn:
     top_logprob: Array  # float32 [draws, candidates]
 
 
+class _Shape(NamedTuple):
+    """What a run is bound by."""
+
+    staged: bool
+    first: int  # row of the cache
+    size: int  # room in it
+    source: int  # first row of the cross cache
+    rows: int
+    steps: int
+    draws: int
+    candidates: int
+    cross_size: int
+
+
 class _Bound:
     """One shape: the memory of its small inputs and outputs, and what is bound to them."""
 
@@ -80,6 +94,36 @@ class _Bound:
         """An input whose memory the caller keeps until after the run."""
         self.binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
 
+    def bind_cache(
+        self, cache: Cache, first: int, rows: int, inputs: Sequence[str], outputs: Sequence[str] = ()
+    ) -> None:
+        """Some rows of a cache; what comes out goes where it was."""
+        kind, shape, addresses = cache.dtype.type, cache.shape(rows), cache.addresses(first)
+        for name, address in zip(inputs, addresses, strict=True):
+            self.binding.bind_input(name, "cpu", 0, kind, shape, address)
+        for name, address in zip(outputs, addresses, strict=False):
+            self.binding.bind_output(name, "cpu", 0, kind, shape, address)
+
+    def take(self, token_ids: Array, start: Array, draws: Draws, source_length: Array | None) -> None:
+        """What the next run gets."""
+        arrays, wishes = self.arrays, draws.wishes
+        arrays[graph.TOKEN_IDS][:] = token_ids
+        arrays[graph.START][:] = start
+        arrays[graph.UNIFORM][:, 0] = draws.uniform
+        if self.wishes is not wishes:
+            arrays[graph.OUT_INDEX][:] = wishes.out_index
+            for name in OF_WISHES:
+                arrays[name][:, 0] = getattr(wishes, name)
+            self.wishes = wishes
+        if source_length is not None:
+            arrays[graph.SOURCE_LENGTH][:] = source_length
+        if draws.adjust is not None or self.adjusted:
+            index, scale, bias = draws.adjust or NEUTRAL
+            self.bind(graph.ADJUST_INDEX, index)
+            self.bind(graph.ADJUST_SCALE, scale)
+            self.bind(graph.ADJUST_BIAS, bias)
+            self.adjusted = draws.adjust is not None
+
 
 class Runs:
     """A decoder, and its encoder where it has one.
@@ -87,6 +131,7 @@ class Runs:
     Args:
         cache: of the decoder's own tokens.
         cross: of what the encoder says of the sources; a row for each text like the cache.
+        stage: for beginnings, which are moved to the cache then; None reads them there.
     """
 
     def __init__(
@@ -96,10 +141,11 @@ class Runs:
         cache: Cache,
         encoder: Engine | None = None,
         cross: Cache | None = None,
+        stage: Cache | None = None,
     ) -> None:
         self._generation, self._decoder, self._encoder = generation, decoder, encoder
-        self.cache, self.cross = cache, cross
-        self._bound: OrderedDict[Shape, _Bound] = OrderedDict()
+        self.cache, self.cross, self._stage = cache, cross, stage
+        self._bound: OrderedDict[_Shape, _Bound] = OrderedDict()
         small = set(graph.past(generation.layers)) | set(graph.cross(generation.layers))
         self._inputs = [spec for spec in graph.decoder_inputs(generation) if spec.name not in small]
         self._outputs = graph.decoder_outputs()
@@ -117,32 +163,21 @@ class Runs:
         Raises whatever the runtime raises; tokens that were in the cache before are unchanged then.
         """
         rows, steps = token_ids.shape
+        stage = self._stage_for(rows, steps) if steps > 1 and not start.any() else None
         wishes = draws.wishes
-        shape = self._shape(first, rows, steps, len(wishes.out_index), wishes.candidates)
-        bound = self._of_shape(shape)
-        arrays = bound.arrays
-        arrays[graph.TOKEN_IDS][:] = token_ids
-        arrays[graph.START][:] = start
-        arrays[graph.UNIFORM][:, 0] = draws.uniform
-        if bound.wishes is not wishes:
-            arrays[graph.OUT_INDEX][:] = wishes.out_index
-            for name in OF_WISHES:
-                arrays[name][:, 0] = getattr(wishes, name)
-            bound.wishes = wishes
-        if source_length is not None:
-            arrays[graph.SOURCE_LENGTH][:] = source_length
-        if draws.adjust is not None or bound.adjusted:
-            index, scale, bias = draws.adjust or NEUTRAL
-            bound.bind(graph.ADJUST_INDEX, index)
-            bound.bind(graph.ADJUST_SCALE, scale)
-            bound.bind(graph.ADJUST_BIAS, bias)
-            bound.adjusted = draws.adjust is not None
+        shape = self._shape(first, rows, steps, wishes, stage)
+        bound = self._bound.get(shape) or self._bind(shape)
+        self._bound.move_to_end(shape)
+        bound.take(token_ids, start, draws, source_length)
         try:
             self._decoder.session.run_with_iobinding(bound.binding)
         except Exception:
             del self._bound[shape]
             raise
-        token, logprob, *top = (arrays[spec.name] for spec in self._outputs)
+        if stage is not None:
+            for row in range(rows):
+                self.cache.write(first + row, 0, stage.view(row, 0, steps))
+        token, logprob, *top = (bound.arrays[spec.name] for spec in self._outputs)
         return Drawn(token[:, 0], logprob[:, 0], *top)
 
     def encode(self, first: int, sources: Sequence[Sequence[int]]) -> None:
@@ -161,22 +196,23 @@ class Runs:
         for row, length in enumerate(lengths.tolist()):
             self.cross.write(first + row, 0, np.stack([block[row, :, :length] for block in said]))
 
-    def _shape(self, first: int, rows: int, steps: int, draws: int, candidates: int) -> Shape:
+    def _stage_for(self, rows: int, steps: int) -> Cache | None:
+        """Where these beginnings are read, with the room that they need; None: in the cache, which has no more."""
+        stage = self._stage
+        if stage is None or stage.room(steps) >= self.cache.size or stage.rows(steps) < rows:
+            return None
+        stage.empty(steps)
+        return stage
+
+    def _shape(self, first: int, rows: int, steps: int, wishes: Wishes, stage: Cache | None) -> _Shape:
         cross = self.cross.size if self.cross is not None else 0
-        return (first, rows, steps, draws, candidates, self.cache.size, cross)
+        own = (True, 0, stage.size) if stage is not None else (False, first, self.cache.size)
+        return _Shape(*own, first if cross else 0, rows, steps, len(wishes.out_index), wishes.candidates, cross)
 
-    def _of_shape(self, shape: Shape) -> _Bound:
-        bound = self._bound.get(shape)
-        if bound is None:
-            bound = self._bound[shape] = self._bind(*shape[:5])
-            if len(self._bound) > MOST_BOUND:
-                self._bound.popitem(last=False)
-        self._bound.move_to_end(shape)
-        return bound
-
-    def _bind(self, first: int, rows: int, steps: int, draws: int, candidates: int) -> _Bound:
-        shapes: Mapping[str, tuple[int, ...]] = {
-            graph.TOKEN_IDS: (rows, steps),
+    def _bind(self, shape: _Shape) -> _Bound:
+        rows, draws, candidates = shape.rows, shape.draws, shape.candidates
+        sizes: Mapping[str, tuple[int, ...]] = {
+            graph.TOKEN_IDS: (rows, shape.steps),
             graph.START: (rows,),
             graph.OUT_INDEX: (draws,),
             graph.RANKS: (candidates,),
@@ -188,19 +224,16 @@ class Runs:
             graph.ADJUST_BIAS: (1,),
         }
         inputs, outputs = (
-            [TensorSpec(spec.name, spec.datatype, shapes.get(spec.name, (draws, 1))) for spec in specs]
+            [TensorSpec(spec.name, spec.datatype, sizes.get(spec.name, (draws, 1))) for spec in specs]
             for specs in (self._inputs, self._outputs)
         )
-        bound = _Bound(self._decoder.session, inputs, outputs)
+        bound = self._bound[shape] = _Bound(self._decoder.session, inputs, outputs)
         bound.arrays[graph.RANKS][:] = np.arange(candidates)
-        layers, binding = self._generation.layers, bound.binding
-        kind, shape = self.cache.dtype.type, self.cache.shape(rows)
-        names = zip(graph.past(layers), graph.present(layers), self.cache.addresses(first), strict=True)
-        for past, present, address in names:
-            binding.bind_input(past, "cpu", 0, kind, shape, address)
-            binding.bind_output(present, "cpu", 0, kind, shape, address)
+        layers = self._generation.layers
+        cache = self._stage if shape.staged and self._stage is not None else self.cache
+        bound.bind_cache(cache, shape.first, rows, graph.past(layers), graph.present(layers))
         if self.cross is not None:
-            shape = self.cross.shape(rows)
-            for name, address in zip(graph.cross(layers), self.cross.addresses(first), strict=True):
-                binding.bind_input(name, "cpu", 0, kind, shape, address)
+            bound.bind_cache(self.cross, shape.source, rows, graph.cross(layers))
+        if len(self._bound) > MOST_BOUND:
+            self._bound.popitem(last=False)
         return bound

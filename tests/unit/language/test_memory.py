@@ -16,20 +16,30 @@ def size(cache: Cache | None) -> int:
 
 
 def test_a_model_without_an_encoder_has_one_cache_of_all_the_memory() -> None:
-    cache, cross = caches(generation(), 8, 1000, "a")
-    assert (cross, size(cache)) == (None, 8 * MIB)
-    assert cache.capacity == 8 * MIB // (8 * 2 * 32 * 4)
+    cache, cross, stage = caches(generation(), 8, 1000, "a")
+    assert (cross, size(cache) + size(stage)) == (None, 8 * MIB)
+    assert stage is not None
+    assert (cache.capacity, stage.capacity) == (7 * MIB // (8 * 2 * 32 * 4), 512)
+
+
+def test_beginnings_have_a_place_of_their_own_where_memory_and_length_are_worth_it() -> None:
+    assert caches(generation(), 7, 1000, "a").stage is None
+    assert caches(generation(max_tokens=128), 8, 1000, "a").stage is None
+    assert caches(generation(max_source=16), 80, 1000, "a").stage is None
+    stage = caches(generation(max_tokens=256), 8, 1000, "a").stage
+    assert stage is not None
+    assert stage.capacity == 256
 
 
 def test_no_more_is_reserved_than_so_many_texts_can_take() -> None:
-    cache, cross = caches(generation(max_source=128), 1 << 14, 3, "a")
+    cache, cross, _ = caches(generation(max_source=128), 1 << 14, 3, "a")
     assert cross is not None
     assert (cache.capacity, cross.capacity) == (3 * 512, 3 * 128)
 
 
 @pytest.mark.parametrize("mib", [2, 3, 5, 8, 40])
 def test_texts_and_their_sources_share_the_memory_that_is_allowed(mib: int) -> None:
-    cache, cross = caches(generation(max_source=128), mib, 1000, "a")
+    cache, cross, _ = caches(generation(max_source=128), mib, 1000, "a")
     assert cross is not None
     assert mib * MIB * 0.97 < size(cache) + size(cross) <= mib * MIB
     memory = Memory(cache, cross)

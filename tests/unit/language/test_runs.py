@@ -1,5 +1,6 @@
 """Runs over the graphs of a bundle that is shipped, and caches with something in them."""
 
+import random
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from services.kit.inference.manifest import ENCODER
 from services.language import graph
 from services.language.__main__ import BUNDLES
 from services.language.batch import Batch
+from services.language.cache import Cache
 from services.language.isolation import RunFailed
 from services.language.memory import caches
 from services.language.runs import Runs
@@ -50,7 +52,7 @@ def runs() -> Runs:
     assert generation is not None
     settings = EngineSettings(device="cpu", threads=1)
     decoder, encoder = Watched(bundle.path / bundles.MODEL, settings), Engine(bundle.path / ENCODER, settings)
-    cache, cross = caches(generation, 8, 8, "dates")
+    cache, cross, _ = caches(generation, 8, 8, "dates")
     assert cross is not None
     for memory in (cache, cross):
         memory._memory.fill(7.0)
@@ -161,3 +163,37 @@ def test_the_probe_runs_both_graphs_beside_the_texts(runs: Runs) -> None:
         if made.news[0].finish is not None:
             work.remove(kept)
     assert kept.made == [token for token, _ in alone]
+
+
+def test_beginnings_that_are_read_apart_give_the_bits_that_they_give_in_the_cache() -> None:
+    bundle = bundles.load(BUNDLES / "python-gpt" / "1")
+    generation = bundle.manifest.generation
+    assert generation is not None
+    decoder = Engine(bundle.path / bundles.MODEL, EngineSettings(device="cpu", threads=1))
+    cache, _, stage = caches(generation, 64, 8, "gpt")
+    assert stage is not None
+    stage._memory.fill(7.0)
+    source = random.Random(4)
+    long, *short = ([source.randrange(3, 250) for _ in range(length)] for length in (200, 5, 60, 17))
+
+    def made(prompts: list[list[int]], stage: Cache | None) -> tuple[list[list[tuple[int, bytes]]], set[bool]]:
+        runs = Runs(generation, decoder, cache, stage=stage)
+        work, found = batch(runs), {}
+        work.join(text(long, 30))
+        while work.rows[0].to_read > 1:
+            work.prefill(128)
+        for one in [text(prompt, 6) for prompt in prompts]:
+            found[one] = list[tuple[int, bytes]]()
+            work.join(one)
+        while len(work.rows) > 1:
+            for run in (work.prefill(256), work.decode()):
+                for news in run.news if run is not None else []:
+                    if news.sequence in found:
+                        found[news.sequence] += [(one.token, np.float32(one.logprob).tobytes()) for one in news.chosen]
+                    if news.finish is not None:
+                        work.remove(news.sequence)
+        return list(found.values()), {shape.staged for shape in runs._bound if shape.steps > 1}
+
+    apart, used = made(short, stage)
+    assert used == {True, False}  # the second piece of the long one is read where the first one is
+    assert apart == [made([prompt], None)[0][0] for prompt in short]
