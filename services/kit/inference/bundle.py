@@ -19,8 +19,7 @@ from typing import Any
 import numpy as np
 
 from services.kit.errors import StartupError
-from services.kit.inference import manifest as manifests
-from services.kit.inference import strict_json
+from services.kit.inference import manifest_file, strict_json
 from services.kit.inference.manifest import Manifest, TensorSpec
 from services.kit.model_name import BUNDLE_NAME
 
@@ -74,7 +73,7 @@ def load(path: Path) -> Bundle:
         raise StartupError(f"{path}: {name!r} is no name for a bundle", hint=f"names match {BUNDLE_NAME.pattern}")
     if not VERSION.fullmatch(version):
         raise StartupError(f"{path}: {version!r} is no version", hint="versions are 1, 2, 3, ...")
-    return Bundle(name, int(version), path, manifests.load(path / MANIFEST))
+    return Bundle(name, int(version), path, manifest_file.load(path / MANIFEST))
 
 
 def labels(folder: Path) -> dict[str, int]:
@@ -172,7 +171,7 @@ def compare_known_answers(
 
 def digest(bundle: Bundle) -> str:
     """SHA-256 in hexadecimal digits of name, version and manifest, hence of every file's checksum."""
-    text = f"{bundle.name}/{bundle.version}\n{manifests.to_json(bundle.manifest)}"
+    text = f"{bundle.name}/{bundle.version}\n{manifest_file.to_json(bundle.manifest)}"
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -210,8 +209,8 @@ def write(
         for file_name, content in (files or {}).items():
             (new / file_name).write_bytes(content)
         sums = {file_name: _sha256(new / file_name) for file_name in (MODEL, KNOWN_ANSWERS, *(files or {}))}
-        (new / MANIFEST).write_text(manifests.to_json(dataclasses.replace(manifest, files=sums)), "utf-8")
-        manifests.load(new / MANIFEST)
+        (new / MANIFEST).write_text(manifest_file.to_json(dataclasses.replace(manifest, files=sums)), "utf-8")
+        manifest_file.load(new / MANIFEST)
         new.chmod(0o755)
         _replace(home / str(version), new)
     finally:

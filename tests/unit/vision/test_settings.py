@@ -10,7 +10,8 @@ import pytest
 from services import vision
 from services.kit.errors import StartupError
 from services.kit.inference import strict_json
-from services.kit.inference.manifest import Manifest, check
+from services.kit.inference.manifest import Manifest
+from services.kit.inference.manifest_check import check
 from services.kit.settings import keys, load
 from services.vision.pipeline import classifies
 from services.vision.settings import VisionSettings

@@ -9,7 +9,7 @@ import pytest
 
 from services.kit.errors import StartupError
 from services.kit.inference import bundle as bundles
-from services.kit.inference import manifest as manifests
+from services.kit.inference import manifest_file
 from services.kit.inference.manifest import ClassMetrics, Metrics, Training
 from tests import bundles as tiny
 
@@ -119,7 +119,7 @@ def test_a_manifest_that_is_no_json_object_is_refused(tmp_path: Path, text: str)
     path = tiny.fixed(tmp_path).path / "manifest.json"
     path.write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(StartupError, match=r"manifest\.json"):
-        manifests.load(path)
+        manifest_file.load(path)
 
 
 def test_a_full_manifest_comes_back_as_it_was_written(tmp_path: Path) -> None:
@@ -129,9 +129,9 @@ def test_a_full_manifest_comes_back_as_it_was_written(tmp_path: Path) -> None:
         metrics=Metrics("held out", 3, {"accuracy": 0.5}, {"red": ClassMetrics(1, 0.5, 0.25, 3)}, ((3, 0), (1, 2))),
         limits=("not [\n 1,\n 2\n] much",),
     )
-    text = manifests.to_json(full)
+    text = manifest_file.to_json(full)
     (tmp_path / "manifest.json").write_text(text, "utf-8")
-    assert manifests.load(tmp_path / "manifest.json") == full
+    assert manifest_file.load(tmp_path / "manifest.json") == full
     assert "[3, 0]" in text
 
 

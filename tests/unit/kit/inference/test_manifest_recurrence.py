@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from services.kit.inference import manifest as manifests
+from services.kit.inference import manifest_file
 from services.kit.inference.manifest import Manifest, Postprocessing, Recurrence, TensorSpec
+from services.kit.inference.manifest_check import check
 from services.kit.inference.strict_json import Mismatch
 
 CLASSIFIER = Manifest(
@@ -60,8 +61,8 @@ def outputs(*shape: int, name: str = "logits") -> tuple[TensorSpec, ...]:
     ],
 )
 def test_a_right_one_comes_back_as_it_was_written(tmp_path: Path, manifest: Manifest) -> None:
-    (tmp_path / "manifest.json").write_text(manifests.to_json(manifest), "utf-8")
-    assert manifests.load(tmp_path / "manifest.json") == manifest
+    (tmp_path / "manifest.json").write_text(manifest_file.to_json(manifest), "utf-8")
+    assert manifest_file.load(tmp_path / "manifest.json") == manifest
 
 
 @pytest.mark.parametrize(
@@ -107,7 +108,7 @@ def test_a_right_one_comes_back_as_it_was_written(tmp_path: Path, manifest: Mani
 )
 def test_a_contradiction_is_named_by_its_key(manifest: Manifest, says: str) -> None:
     with pytest.raises(Mismatch) as caught:
-        manifests.check(manifest)
+        check(manifest)
     assert str(caught.value).startswith(says)
 
 
