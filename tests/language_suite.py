@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 from tests.harness import OPTIONS, Replica, Suite, serving
-from tests.texts import Caller, Written
+from tests.texts import Caller, Written, rest
 from trivium.language.v1 import language_pb2 as pb
 
 NEIGHBOURS = 30
@@ -136,6 +136,30 @@ async def being_written(caller: Caller, count: int, tokens: int = 400) -> AsyncI
     finally:
         for call in calls:
             call.cancel()
+
+
+@contextlib.asynccontextmanager
+async def always_written(caller: Caller, count: int) -> AsyncIterator[None]:
+    """So many long texts, for each of which another one is asked for when it ends."""
+    begun = asyncio.Semaphore(0)
+
+    async def again(seed: int) -> None:
+        for turn in itertools.count():
+            call = caller.call(long_text(seed, 300 + 30 * seed))  # they do not end together
+            await call.read()
+            if not turn:
+                begun.release()
+            await rest(call)
+
+    tasks = [asyncio.create_task(again(seed)) for seed in range(count)]
+    try:
+        for _ in tasks:
+            await begun.acquire()
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def wish_of(request: pb.GenerateRequest) -> dict[str, Any]:

@@ -120,7 +120,7 @@ async def test_answers_of_another_bundle_than_the_one_that_began_reach_nobody() 
 
 
 async def test_a_caller_hears_before_its_deadline_that_nobody_goes_on() -> None:
-    caller = Caller([one := Instance()], deadline=Deadline.after(0.15))
+    caller = Caller([one := Instance()], deadline=Deadline.after(1))
     caller.send(message(1, 2, model="sums"))
     one.fails[2] = broken()
     assert (await caller.next()).step == 1
