@@ -119,6 +119,16 @@ BREAKS: list[tuple[Any, str, Break]] = [
         lambda o: policy(o, "metrics")["metadata"].pop("namespace"),
     ),
     (
+        selection.all_is_in_one_namespace,
+        "Deployment/vision: its namespace elsewhere is not among ['trivium']",
+        lambda o: deployment(o)["metadata"].update(namespace="elsewhere"),
+    ),
+    (
+        selection.claims_of_others_outlive_us,
+        "Deployment/vision: the claim bundles would be deleted",
+        lambda o: o.append({"kind": "Namespace", "metadata": {"name": "trivium"}}),
+    ),
+    (
         selection.services_reach_pods,
         "Service/gateway: selects no pods",
         lambda o: named(o, "Service", "gateway")["spec"]["selector"].update({"app.kubernetes.io/name": "gate"}),
@@ -188,6 +198,11 @@ BREAKS: list[tuple[Any, str, Break]] = [
         lambda o: deployment(o)["spec"]["strategy"]["rollingUpdate"].update(maxSurge=1),
     ),
     (scaling.gpus_are_given_up_first, "do not say the same", lambda o: setting(o, "ENGINE__DEVICE", "cpu")),
+    (
+        scaling.gpus_are_given_up_first,
+        "registry:5000/trivium-vision:0.1.0 has no CUDA",
+        lambda o: server(o).update(image="registry:5000/trivium-vision:0.1.0"),
+    ),
     (scaling.gpus_are_given_up_first, "does not tolerate", lambda o: pod_of(deployment(o)).pop("tolerations")),
     (environment.variables_are_settings, "DRIAN_S", lambda o: setting(o, "DRIAN_S", "9")),
     (environment.variables_are_settings, "it must lie in", lambda o: setting(o, "BATCHER__MAX_BATCH", "0")),

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from tests.deploy.manifests import WORKLOADS, Object, of_kind, pod_of, servers, title, variables
 
 SCALERS = ("HorizontalPodAutoscaler", "ScaledObject")
+GPU_TAG = "-gpu"  # of images with VARIANT=gpu; a digest tells nothing
 
 
 def target_of(scaler: Object) -> str:
@@ -47,6 +48,8 @@ def gpus_are_given_up_first(objects: Sequence[Object]) -> Iterator[str]:
             yield f"{title(workload)}: in a roll-out a further pod would wait for a GPU for ever"
         if gpus and not pod_of(workload).get("tolerations"):
             yield f"{title(workload)}: it does not tolerate the taint of GPU nodes"
+        if asked and "@" not in container["image"] and not container["image"].endswith(GPU_TAG):
+            yield f"{title(workload)}: {container['image']} has no CUDA: its tag does not end with {GPU_TAG}"
 
 
 CHECKS = (targets_exist, one_decides, triggers_stay_in_their_namespace, gpus_are_given_up_first)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from tests.deploy.manifests import WORKLOADS, Object, containers_of, labels_of, of_kind, servers, title
+from tests.deploy.manifests import WORKLOADS, Object, containers_of, labels_of, of_kind, pod_of, servers, title
 
 CLUSTER_WIDE = ("Namespace",)
 MAP_BYTES = 250_000  # `kubectl apply` keeps a copy in an annotation, which has room for 256 KiB
@@ -21,9 +21,21 @@ def ports_of(workloads: Sequence[Object]) -> set[object]:
 
 def all_is_in_one_namespace(objects: Sequence[Object]) -> Iterator[str]:
     names = {found["metadata"]["name"] for found in of_kind(objects, "Namespace")}
+    if not names:  # it is not ours: then it is that of the pods
+        names = {str(found["metadata"].get("namespace")) for found in of_kind(objects, *WORKLOADS)[:1]}
     for found in objects:
         if found["kind"] not in CLUSTER_WIDE and found["metadata"].get("namespace") not in names:
             yield f"{title(found)}: its namespace {found['metadata'].get('namespace')} is not among {sorted(names)}"
+
+
+def claims_of_others_outlive_us(objects: Sequence[Object]) -> Iterator[str]:
+    """A claim that somebody else makes goes with its namespace, when a kustomization that has both is deleted."""
+    own = {found["metadata"]["name"] for found in of_kind(objects, "PersistentVolumeClaim")}
+    for workload in of_kind(objects, *WORKLOADS):
+        for volume in pod_of(workload).get("volumes", ()):
+            claim = volume.get("persistentVolumeClaim", {}).get("claimName")
+            if claim and claim not in own and of_kind(objects, "Namespace"):
+                yield f"{title(workload)}: the claim {claim} would be deleted with the namespace"
 
 
 def services_reach_pods(objects: Sequence[Object]) -> Iterator[str]:
@@ -103,6 +115,7 @@ def maps_can_be_applied(objects: Sequence[Object]) -> Iterator[str]:
 
 CHECKS = (
     all_is_in_one_namespace,
+    claims_of_others_outlive_us,
     services_reach_pods,
     budgets_protect_pods,
     policies_select_pods,
