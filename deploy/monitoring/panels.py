@@ -29,6 +29,7 @@ class Row:
 ALL, GATEWAY, SERVICES = "$scope", '$scope,component="gateway"', '$scope,component!="gateway"'
 CALLS = 'method!~"/grpc.*"'  # without health and reflection
 FAILED = 'code!="OK"'
+FAULTS = 'code=~"INTERNAL|UNKNOWN|DATA_LOSS"'
 
 TRAFFIC = Row(
     "Traffic",
@@ -85,6 +86,12 @@ ERRORS = Row(
                 ),
             ),
             "What the gateways got: more than callers see, since some of it is repeated elsewhere.",
+        ),
+        Panel(
+            "Faults by instance",
+            "reqps",
+            ((rate("trivium_calls_total", SERVICES, "instance, code", CALLS, FAULTS), "{{instance}} {{code}}"),),
+            "INTERNAL, UNKNOWN and DATA_LOSS of the services. With none here the faults are the gateways' own.",
         ),
     ),
 )

@@ -91,5 +91,14 @@ def test_each_alert_leads_to_its_place_in_the_readme() -> None:
         assert rule["alert"] in headings
 
 
+def test_a_metric_that_is_not_ours_is_one_whose_source_the_readme_names() -> None:
+    """tests/integration/test_dashboard.py asks a running suite for all of ours."""
+    asked = {name for rule in RULES for name in re.findall(r"\b[a-z]+_[a-z_]+\b(?=\{|\[| [>=)]|\)|$)", rule["expr"])}
+    others = {name for name in asked if not name.startswith(("trivium_", "process_"))}
+    assert "trivium_build_info" in asked
+    assert others == {"kube_deployment_status_replicas_unavailable"}
+    assert "kube-state-metrics" in (DEPLOY / "README.md").read_text("utf-8")
+
+
 def test_what_is_generated_is_up_to_date() -> None:
     assert [path.name for path, text in contents().items() if path.read_text("utf-8") != text] == []
