@@ -4,10 +4,12 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.deploy import schemas
 from tests.deploy.lint import problems
-from tests.deploy.manifests import DEPLOY, Object, build, combine, of_kind
+from tests.deploy.lint.pods import pods_are_restricted
+from tests.deploy.manifests import DEPLOY, Object, build, combine, of_kind, pod_of
 
 OVERLAYS = sorted(path.parent.name for path in DEPLOY.glob("overlays/*/kustomization.yaml"))
 BASES = sorted(path.parent.name for path in DEPLOY.glob("base/*/kustomization.yaml") if path.parent.name != "common")
@@ -53,6 +55,20 @@ def test_kubernetes_takes_every_object(builds: dict[str, list[Object]], version:
     assert schemas.invalid(list(different.values()), version) == []
 
 
+def test_the_claim_and_the_pod_that_fills_it_are_what_the_component_and_the_namespace_take(
+    builds: dict[str, list[Object]],
+) -> None:
+    claim, pod = yaml.safe_load_all((DEPLOY / "components/bundles/example.yaml").read_text("utf-8"))
+    assert [problem for version in schemas.versions() for problem in schemas.invalid([claim, pod], version)] == []
+    mounting = [pod_of(each) for each in of_kind(builds["consul-sidecar+bundles"], "Deployment")]
+    claims = [
+        v["persistentVolumeClaim"]["claimName"] for p in mounting for v in p["volumes"] if "persistentVolumeClaim" in v
+    ]
+    assert claims == [claim["metadata"]["name"]] * 3
+    wrapped = {"kind": "Deployment", "metadata": pod["metadata"], "spec": {"template": {"spec": pod["spec"]}}}
+    assert list(pods_are_restricted([wrapped])) == []
+
+
 def test_schemas_reach_from_the_oldest_version_on() -> None:
     found = schemas.versions()
     assert found[0] == "1.29"
@@ -77,4 +93,6 @@ def test_the_overlays_differ_in_what_they_are_for(builds: dict[str, list[Object]
     assert gpus["cpu"] == gpus["dev"] == []
     assert of_kind(builds["dev"], "HorizontalPodAutoscaler") == []
     assert len(of_kind(builds["cpu"], "HorizontalPodAutoscaler")) == 4
+    by_cpu = of_kind(builds["consul-sidecar+scale-by-cpu"], "HorizontalPodAutoscaler")
+    assert [each["type"] for scaler in by_cpu for each in scaler["spec"]["metrics"]] == ["Resource"] * 4
     assert of_kind(builds["consul-external"], "StatefulSet") == []
