@@ -197,9 +197,9 @@ class Runs:
             self.cross.write(first + row, 0, np.stack([block[row, :, :length] for block in said]))
 
     def _stage_for(self, rows: int, steps: int) -> Cache | None:
-        """Where these beginnings are read, with the room that they need; None: in the cache, which has no more."""
+        """Where these beginnings are read, with the room that they need; None: in the cache."""
         stage = self._stage
-        if stage is None or stage.room(steps) >= self.cache.size or stage.rows(steps) < rows:
+        if stage is None or not steps <= stage.room(steps) < self.cache.size or stage.rows(steps) < rows:
             return None
         stage.empty(steps)
         return stage

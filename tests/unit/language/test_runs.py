@@ -8,7 +8,7 @@ import pytest
 
 from services.kit.inference import bundle as bundles
 from services.kit.inference.engine import Engine, EngineSettings
-from services.kit.inference.manifest import ENCODER
+from services.kit.inference.manifest import ENCODER, Generation
 from services.language import graph
 from services.language.__main__ import BUNDLES
 from services.language.batch import Batch
@@ -57,6 +57,16 @@ def runs() -> Runs:
     for memory in (cache, cross):
         memory._memory.fill(7.0)
     return Runs(generation, decoder, cache, encoder, cross)
+
+
+def gpt() -> tuple[Runs, Generation]:
+    """Those of a bundle without an encoder, with a place for beginnings."""
+    bundle = bundles.load(BUNDLES / "python-gpt" / "1")
+    generation = bundle.manifest.generation
+    assert generation is not None
+    decoder = Engine(bundle.path / bundles.MODEL, EngineSettings(device="cpu", threads=1))
+    cache, _, stage = caches(generation, 64, 8, "gpt")
+    return Runs(generation, decoder, cache, stage=stage), generation
 
 
 def batch(runs: Runs, most_scored: int = 8) -> Batch:
@@ -165,12 +175,25 @@ def test_the_probe_runs_both_graphs_beside_the_texts(runs: Runs) -> None:
     assert kept.made == [token for token, _ in alone]
 
 
+def test_a_beginning_that_is_longer_than_the_place_for_them_is_read_in_the_cache() -> None:
+    whole, generation = gpt()
+    small = Cache(2 * generation.layers, generation.kv_heads, generation.head_dim, 64, 64, "float32")
+
+    def first(stage: Cache | None) -> tuple[list[list[int]], set[int]]:
+        runs = Runs(generation, whole._decoder, whole.cache, stage=stage)
+        work = batch(runs)
+        for length in (300, 64, 65):  # beside the first one there is more room than they need
+            work.join(text([*range(3, 3 + length)], 2))
+            work.prefill(512)
+        return [row.made for row in work.rows], {shape.steps for shape in runs._bound if shape.staged}
+
+    assert first(None)[1] == set()
+    assert first(small) == (first(None)[0], {64})
+
+
 def test_beginnings_that_are_read_apart_give_the_bits_that_they_give_in_the_cache() -> None:
-    bundle = bundles.load(BUNDLES / "python-gpt" / "1")
-    generation = bundle.manifest.generation
-    assert generation is not None
-    decoder = Engine(bundle.path / bundles.MODEL, EngineSettings(device="cpu", threads=1))
-    cache, _, stage = caches(generation, 64, 8, "gpt")
+    whole, generation = gpt()
+    decoder, cache, stage = whole._decoder, whole.cache, whole._stage
     assert stage is not None
     stage._memory.fill(7.0)
     source = random.Random(4)
