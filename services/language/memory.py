@@ -62,6 +62,7 @@ def caches(generation: Generation, mib: int, max_texts: int, name: str) -> Cache
         )
     staged = min(STAGED, generation.max_tokens)
     pays = not source and generation.max_tokens > STAGED // 4 and staged * token * STAGE_PART <= mib * MIB
+    pays = pays and whole + staged * token <= mib * MIB  # one text has its memory in any case
     given = min(mib * MIB - pays * staged * token, max_texts * whole)
     texts = Cache(blocks, generation.kv_heads, width, given * text // whole // token, generation.max_tokens, dtype.name)
     stage = Cache(blocks, generation.kv_heads, width, staged, staged, dtype.name) if pays else None

@@ -31,6 +31,15 @@ def test_beginnings_have_a_place_of_their_own_where_memory_and_length_are_worth_
     assert stage.capacity == 256
 
 
+@pytest.mark.parametrize("longest", [512, 4096, 16384])
+def test_the_place_for_beginnings_is_part_of_the_memory_that_is_allowed(longest: int) -> None:
+    needed = longest // 512  # MiB for one text
+    for mib in range(needed, 3 * needed + 8):
+        cache, _, stage = caches(generation(max_tokens=longest), mib, 1000, "a")
+        assert cache.capacity >= longest
+        assert size(cache) + size(stage) <= mib * MIB
+
+
 def test_no_more_is_reserved_than_so_many_texts_can_take() -> None:
     cache, cross, _ = caches(generation(max_source=128), 1 << 14, 3, "a")
     assert cross is not None
