@@ -191,7 +191,7 @@ def scenario(objects: Sequence[Object], folder: Path) -> Iterator[tuple[str, Any
     gateways[0].until("startup")  # Consul has a leader and has answered
     yield "gateway without instances", {name: gateways[0].probe(name) for name in ("readiness", "liveness")}
     vision = start("Deployment", "vision", 20, 21)
-    others = start("Deployment", "sequence", 30)
+    others = start("Deployment", "sequence", 30) + start("Deployment", "language", 31)
     for pod in (*vision, *others, *gateways):
         pod.until("startup").until("readiness").until("liveness")
     yield "ready", len([*vision, *others, *gateways])

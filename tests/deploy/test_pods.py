@@ -43,7 +43,7 @@ def test_a_gateway_without_instances_is_live_and_not_ready(happened: dict[str, A
 
 
 def test_every_pod_gets_ready_by_its_own_probes(happened: dict[str, Any]) -> None:
-    assert happened["ready"] == 5
+    assert happened["ready"] == 6
 
 
 def test_a_roll_out_and_the_death_of_a_consul_server_lose_no_call(happened: dict[str, Any]) -> None:
