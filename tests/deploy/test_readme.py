@@ -23,6 +23,7 @@ from tests.deploy.manifests import (
     program,
     title,
 )
+from tests.deploy.test_files import yamllint
 
 TEXT = (DEPLOY / "README.md").read_text("utf-8")
 SNIPPETS = re.findall(r"<!-- build -->\n```yaml\n(.*?)```", TEXT, re.DOTALL)
@@ -36,7 +37,7 @@ KINDS = {
     "service": "Service",
     "hpa": "HorizontalPodAutoscaler",
 }
-OWN, ELSEWHERE, MONITORING = SNIPPETS
+OWN, _, MONITORING = SNIPPETS
 
 
 def built(folder: Path, snippet: str) -> list[Object]:
@@ -49,6 +50,7 @@ def built(folder: Path, snippet: str) -> list[Object]:
 @pytest.mark.parametrize("snippet", SNIPPETS, ids=["of-your-own", "servers-elsewhere", "monitoring"])
 def test_a_kustomization_of_the_readme_builds_and_is_well(tmp_path: Path, snippet: str) -> None:
     assert problems(built(tmp_path, snippet)) == []
+    assert yamllint(tmp_path) == (0, "")
 
 
 def test_an_overlay_of_your_own_takes_gpus_by_one_line_more(tmp_path: Path) -> None:
