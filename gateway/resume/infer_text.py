@@ -15,7 +15,7 @@ from inference import grpc_service_pb2 as oip
 from services.kit.deadline import Deadline
 from services.kit.model_name import version_number
 from services.kit.open_inference import INTEGER
-from services.kit.texts import CONTINUE_FROM, SEED, TOKENS, written
+from services.kit.texts import CONTINUE_FROM, HIGHEST, SEED, TOKENS, written
 
 LONGEST = (1 << 63) - 1  # microseconds; beyond, a float may not be exact
 TIMEOUT, TEMPERATURE, COUNT = "timeout", "temperature", "generated_tokens"
@@ -89,14 +89,15 @@ class InferText:
         answer = _answer(data, endpoint)
         if self.complete:
             return None
-        response, begun = answer.infer_response, self.begun
-        self._check_bundle(response, endpoint)
+        response = answer.infer_response
+        pin = self._bundle(response, endpoint)
         place, tokens = _tokens(response, endpoint)
+        last = FINAL not in response.parameters or response.parameters[FINAL].bool_param
+        if last:
+            self._check_count(response, len(self._tokens) + len(tokens), endpoint)
+        strips_seed = self.begun and SEED in response.parameters
+        self.pin, self.complete = pin, last  # from here on the answer is the caller's
         self._tokens.extend(tokens)
-        if FINAL not in response.parameters or response.parameters[FINAL].bool_param:
-            self._check_count(response, endpoint)
-            self.complete = True
-        strips_seed = begun and SEED in response.parameters
         if strips_seed:
             del response.parameters[SEED]
         if self._strips_tokens:
@@ -104,21 +105,21 @@ class InferText:
             del response.raw_output_contents[place]
         return answer.SerializeToString() if strips_seed or self._strips_tokens else data
 
-    def _check_bundle(self, response: oip.ModelInferResponse, endpoint: Endpoint) -> None:
+    def _bundle(self, response: oip.ModelInferResponse, endpoint: Endpoint) -> Pin:
+        """The one that answers, which is that of the answers before."""
         name, version = response.model_name, version_number(response.model_version)
         if version is None:
             raise found(code_pb2.INTERNAL, f"an answer of {endpoint.id} names no version")
-        if self.pin is None:
-            self.pin = Pin.of(endpoint, name, version)
-        elif (name, version) != (self.pin.model, self.pin.version):
+        if self.pin is not None and (name, version) != (self.pin.model, self.pin.version):
             said = f"{endpoint.id} answered with {name}:{version} and was asked for {self.pin}"
             raise found(code_pb2.INTERNAL, said)
+        return self.pin or Pin.of(endpoint, name, version)
 
-    def _check_count(self, response: oip.ModelInferResponse, endpoint: Endpoint) -> None:
-        """Whether the caller has every token of a text that has ended, and none twice."""
-        if COUNT not in response.parameters or not self._tokens:  # it may end in the midst of what its caller brought
+    def _check_count(self, response: oip.ModelInferResponse, made: int, endpoint: Endpoint) -> None:
+        """Whether a text that ends with so many tokens made in this call lacks none, and has none twice."""
+        if COUNT not in response.parameters or not made:  # it may end in the midst of what its caller brought
             return
-        had = len(self._tokens) + (self._given.count(",") + 1 if self._given else 0)
+        had = made + (self._given.count(",") + 1 if self._given else 0)
         count = response.parameters[COUNT].string_param
         if count != str(had):
             raise found(code_pb2.INTERNAL, f"{endpoint.id} ended a text of {had} tokens after {count}")
@@ -148,5 +149,7 @@ def _tokens(response: oip.ModelInferResponse, endpoint: Endpoint) -> tuple[int, 
         if output.name == TOKENS and place < len(response.raw_output_contents):
             raw = response.raw_output_contents[place]
             if output.datatype == "INT64" and not len(raw) % 8:
-                return place, struct.unpack(f"<{len(raw) // 8}q", raw)
+                tokens = struct.unpack(f"<{len(raw) // 8}q", raw)
+                if all(0 <= token <= HIGHEST for token in tokens):
+                    return place, tokens
     raise found(code_pb2.INTERNAL, f"an answer of {endpoint.id} brings no token ids")

@@ -4,8 +4,10 @@ Every text is a call of its own to an instance, whatever it shares the caller's 
 also where callers give many the same id, and a failure is a status that says what it means.
 """
 
+import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractAsyncContextManager, aclosing
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
 
 from gateway.addressing import STREAM_INFER
 from gateway.attempts import Dispatch
@@ -19,6 +21,7 @@ from gateway.routes import Routes
 from gateway.settings import ResumeSettings
 from inference import grpc_service_pb2 as oip
 from services.kit.call import Call
+from services.kit.deadline import Deadline
 from services.kit.errors import DeadlineExpired, NoInstance, NotReady
 from services.kit.open_inference import ENDS_WITH_STATUS
 
@@ -73,10 +76,24 @@ class TextInfer:
         )
         metadata = (*forwarded(call.metadata), ENDS_WITH_STATUS)
         try:
-            async with place, aclosing(answers(STREAM_INFER, text, tries, call, metadata)) as written:
-                if call.deadline.expired():
-                    raise DeadlineExpired("the time was over before the text had its turn on this stream")
+            async with AsyncExitStack() as held:
+                await _take(place, held, call.deadline)
+                written = await held.enter_async_context(aclosing(answers(STREAM_INFER, text, tries, call, metadata)))
                 async for answer in written:
                     yield answer
         finally:
             tries.left(None)
+
+
+async def _take(place: AbstractAsyncContextManager[object], held: AsyncExitStack, deadline: Deadline) -> None:
+    """Takes the place as long as it is `held`.
+
+    Raises:
+        DeadlineExpired: there was none in time.
+    """
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(deadline.timeout_s()):
+            await held.enter_async_context(place)
+        if not deadline.expired():
+            return
+    raise DeadlineExpired("the time was over before the text had its turn on this stream")

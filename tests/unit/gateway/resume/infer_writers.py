@@ -42,6 +42,8 @@ class Writer:
         self.always: Exception | None = None  # what every stream gets in the place of its first answer
         self.claims = ""  # the version that it says it has, if it lies
         self.skips = False  # the second token of each stream
+        self.leaves_out_one = False  # the last but one token
+        self.odd_token: int | None = None  # what it gives in the place of each token
         self.without_tokens = False
         self.as_message = ""  # what it answers instead, if it does not know ENDS_WITH_STATUS
         self.got: list[oip.ModelInferRequest] = []
@@ -88,7 +90,7 @@ class Writer:
             new = tokens[index : index + 1] if index >= len(had) else []
             outputs = {
                 "text_output": "".join(map(word, new)).encode(),
-                "token_ids": struct.pack(f"<{len(new)}q", *new),
+                "token_ids": struct.pack(f"<{len(new)}q", *(self.odd(token) for token in new)),
             }
             wanted = [output.name for output in found.outputs] or list(outputs)
             for name in outputs:
@@ -101,7 +103,13 @@ class Writer:
         answers[-1].parameters["generated_tokens"].string_param = str(len(tokens))
         if self.skips and len(answers) > 2:
             del answers[1]
+        if self.leaves_out_one:
+            del answers[-2]
         return answers
+
+    def odd(self, token: int) -> int:
+        """The token, or what is given in its place."""
+        return token if self.odd_token is None else self.odd_token
 
 
 def request(
