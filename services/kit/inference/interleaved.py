@@ -27,7 +27,8 @@ async def interleaved(
 ) -> AsyncGenerator[Out, None]:
     """Answers to all items; those with one answer keep their order among themselves.
 
-    What ends `items` early is raised after the answers to the items before it. Leaving cancels all that is in work.
+    What ends `items` early is raised after the answers to the items before it; what ends the answers to an item that
+    has several, at once. Leaving cancels all that is in work.
 
     Args:
         several: the answers to an item that has several, else None.
@@ -38,14 +39,13 @@ async def interleaved(
     working: set[asyncio.Task[None]] = set()
 
     async def pass_on(answers: AsyncGenerator[Out, None]) -> None:
-        async with contextlib.aclosing(answers):
-            async for answer in answers:
-                await ready.put(answer)
+        try:
+            async with contextlib.aclosing(answers):
+                async for answer in answers:
+                    await ready.put(answer)
+        except Exception as error:
+            await ready.put(_Ended(error))
         places.release()
-
-    def done(task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and task.exception() is None:  # else the end of the stream says so
-            working.discard(task)
 
     async def singles() -> AsyncIterator[In]:
         async for item in items:
@@ -55,7 +55,7 @@ async def interleaved(
                 continue
             await places.acquire()
             working.add(task := asyncio.create_task(pass_on(answers)))
-            task.add_done_callback(done)
+            task.add_done_callback(working.discard)
 
     async def work() -> None:
         end = _Ended()
@@ -65,9 +65,8 @@ async def interleaved(
                     await ready.put(answer)
         except Exception as error:
             end = _Ended(error)
-        found = await asyncio.gather(*working, return_exceptions=True)
-        failures = [error for error in found if isinstance(error, Exception)]
-        await ready.put(_Ended(failures[0]) if failures and end.error is None else end)
+        await asyncio.gather(*working, return_exceptions=True)
+        await ready.put(end)
 
     main = asyncio.create_task(work())
     try:

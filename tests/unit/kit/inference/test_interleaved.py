@@ -71,3 +71,28 @@ async def test_an_item_whose_answers_break_ends_the_stream_and_leaves_nobody_wai
 
     with pytest.raises(RuntimeError, match="item 0"):
         await asyncio.wait_for(all_answers(), 10)
+
+
+async def test_the_stream_ends_at_once_although_more_items_may_come_and_others_are_in_work() -> None:
+    left = list[int]()
+
+    async def items() -> AsyncIterator[int]:
+        yield 0
+        yield 1
+        await asyncio.Event().wait()
+
+    async def several(item: int) -> AsyncGenerator[str, None]:
+        yield "first"
+        if item:
+            raise RuntimeError("no more")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            left.append(item)
+
+    async with asyncio.timeout(10):
+        answers = interleaved(items(), one, several, WINDOW)
+        assert [await anext(answers) for _ in range(2)] == ["first", "first"]
+        with pytest.raises(RuntimeError, match="no more"):
+            await anext(answers)
+    assert left == [0]
