@@ -63,7 +63,8 @@ async def advance(
     Args:
         x: float32 [steps, width].
         window_steps: the longest window.
-        admitted: whether the first window is part of what was accepted before; later ones always are.
+        admitted: whether `x` goes on with a stream that was accepted before and will go on after it; otherwise the first
+            window may be refused, and nothing follows the last one.
 
     Raises:
         TriviumError: of the batcher; the state is that after the last window that was given.
@@ -79,7 +80,13 @@ async def advance(
             recurrence.lengths: np.array([steps], np.int32),
             recurrence.state: state.values,
         }
-        output = await model.batcher.submit(inputs, deadline, steps=bucket, admitted=admitted or start > 0)
+        output = await model.batcher.submit(
+            inputs,
+            deadline,
+            steps=bucket,
+            admitted=admitted or start > 0,
+            followed=admitted or start + steps < len(x),
+        )
         # Copies, as the arrays belong to the whole batch and would be kept with the smallest part of them.
         own = {name: array.copy() for name, array in output.arrays.items()}
         state.values = own.pop(recurrence.next_state)

@@ -106,7 +106,13 @@ class Batcher:
         return len(self._line)
 
     async def submit(
-        self, inputs: Mapping[str, Array], deadline: Deadline, *, steps: int = 1, admitted: bool = False
+        self,
+        inputs: Mapping[str, Array],
+        deadline: Deadline,
+        *,
+        steps: int = 1,
+        admitted: bool = False,
+        followed: bool = False,
     ) -> Output:
         """The output for one item, computed together with its neighbours in time.
 
@@ -115,6 +121,7 @@ class Batcher:
                 dtypes.
             steps: of a series that the run takes one after the other; what it costs grows with them.
             admitted: part of what was accepted before, which is not refused half done: it waits however long the line.
+            followed: by another item as soon as this one is answered: the next run waits for that one a little.
 
         Raises:
             Overloaded: `max_queue` items are waiting already.
@@ -134,7 +141,7 @@ class Batcher:
             self.statistics.fail.add(0.0)
             raise
         shape = tuple([inputs[name].shape[1:] for name in self._runner.names]) if self._batched else ()
-        job = Job(inputs, rows, shape, deadline, self._loop.create_future(), now, estimate_s, steps, admitted)
+        job = Job(inputs, rows, shape, deadline, self._loop.create_future(), now, estimate_s, steps, admitted, followed)
         self._line.add(job)
         if not self._waking:
             self._waking = True
@@ -217,7 +224,7 @@ class Batcher:
             while batch := self._line.take():
                 started = time.monotonic()
                 self._runner.compute(batch)
-                if any(job.admitted for job in batch):  # of something longer, whose next item comes with the answer
+                if any(job.followed for job in batch):
                     now = time.monotonic()
                     self._line.expect(now + PATIENCE * (now - started))
                 self._loop.call_soon_threadsafe(self._deliver, batch)

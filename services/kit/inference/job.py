@@ -31,6 +31,7 @@ class Job:
     estimate_s: float  # from submission to answer, as it looked at submission
     steps: int = 1  # of a series, one after the other within the run; part of `shape`
     admitted: bool = False  # part of what was accepted before: it takes no place of those that may be refused
+    followed: bool = False  # by an item that is made when this one is answered
     output: Output | None = None
     error: Exception | None = None
     input_s: float = 0.0  # spent on joining the inputs of the run

@@ -66,6 +66,7 @@ class FakeBatcher:
         self.open = asyncio.Event()
         self.open.set()
         self.submitted: list[tuple[Mapping[str, Array], int, bool]] = []  # inputs, steps, admitted
+        self.followed: list[bool] = []
         self.error: Exception | None = None
 
     @property
@@ -74,8 +75,15 @@ class FakeBatcher:
         return [int(inputs["lengths"][0]) for inputs, _, _ in self.submitted]
 
     async def submit(
-        self, inputs: Mapping[str, Array], deadline: Deadline, *, steps: int = 1, admitted: bool = False
+        self,
+        inputs: Mapping[str, Array],
+        deadline: Deadline,
+        *,
+        steps: int = 1,
+        admitted: bool = False,
+        followed: bool = False,
     ) -> Output:
+        self.followed.append(followed)
         self.submitted.append((dict(inputs), steps, admitted))
         await self.open.wait()
         if self.error is not None:

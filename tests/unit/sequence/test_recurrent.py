@@ -84,6 +84,17 @@ async def test_windows_change_nothing_but_the_runs(steps: int, window: int) -> N
         assert not inputs["x"][0, inputs["lengths"][0] :].any()
 
 
+@pytest.mark.parametrize("live", [False, True])
+async def test_the_engine_waits_for_what_follows_a_window_and_nothing_follows_the_last_one_of_a_series(
+    live: bool,
+) -> None:
+    echo: Any = model(kind="values")
+    x = np.ones((9, 1), np.float32)
+    windows = recurrent.advance(echo, StreamState.fresh(STATE_WIDTH), x, Deadline(), 4, admitted=live)
+    assert len([window async for window in windows]) == 3
+    assert echo.batcher.followed == [True, True, live]
+
+
 async def test_a_failure_leaves_the_state_after_the_last_window_that_was_given() -> None:
     echo: Any = model(kind="values")
     state = StreamState.fresh(STATE_WIDTH)

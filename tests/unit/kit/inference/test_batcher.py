@@ -159,7 +159,7 @@ async def test_what_follows_the_items_of_a_run_shares_the_next_one_with_those_th
 
     async def stream(batch: Batcher, *values: float) -> None:
         for value in values:
-            await batch.submit(x(value), NEVER, admitted=True)
+            await batch.submit(x(value), NEVER, admitted=True, followed=True)
 
     async with batcher(engine) as batch:
         engine.serving = True
@@ -178,12 +178,27 @@ async def test_nobody_waits_for_what_does_not_follow(monkeypatch: pytest.MonkeyP
     engine = Doubler()
     async with batcher(engine) as batch, asyncio.timeout(10):
         first = await held(engine, batch)
-        items = spawn(*(batch.submit(x(value), NEVER, admitted=True) for value in (1.0, 2.0)))
+        items = spawn(*(batch.submit(x(value), NEVER, admitted=True, followed=True) for value in (1.0, 2.0)))
         await asyncio.sleep(0)
         engine.gate.set()
         await asyncio.gather(first, *items)
         await batch.submit(x(3.0), NEVER)
     assert engine.values() == [[100.0], [1.0, 2.0], [3.0]]
+
+
+async def test_between_items_that_nothing_follows_the_engine_never_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.kit.inference.batcher.PATIENCE", 1e9)
+    engine = Doubler(width=-1)
+    async with batcher(engine) as batch:
+        first = await held(engine, batch)
+        items = spawn(*(batch.submit(x(width, width=width), NEVER, admitted=True) for width in (1, 2, 3)))
+        await asyncio.sleep(0)
+        engine.gate.set()
+        until = time.monotonic() + 10
+        while len(engine.values()) < 4 and time.monotonic() < until:
+            time.sleep(0.001)  # noqa: ASYNC251 - the event loop would say that there is nothing to wait for
+        assert engine.values() == [[100], [1], [2], [3]]
+        await asyncio.gather(first, *items)
 
 
 async def test_only_items_of_one_shape_share_a_run_and_the_oldest_goes_first() -> None:
