@@ -50,7 +50,7 @@ class Run(Protocol):
     """One kind of run."""
 
     def __call__(self, slots: list[int] | None = None) -> Made | None:
-        """For the texts in these neighbouring slots, or for all that it is for; None if there is none.
+        """For the texts in these slots, or for all that it is for; None if there is none.
 
         Raises:
             RunFailed

@@ -17,10 +17,10 @@ from types import TracebackType
 import structlog
 
 from services.kit.errors import DeadlineExpired, Draining, NotReady, TriviumError
-from services.kit.inference.statistics import Statistics
 from services.language.admission import Admission
 from services.language.batch import Batch
 from services.language.courier import Courier
+from services.language.delivery import Delivery
 from services.language.isolation import Made, Run, RunFailed, isolated
 from services.language.metrics import ModelMetrics
 from services.language.queue import WaitingTexts
@@ -50,7 +50,8 @@ class Scheduler:
     ) -> None:
         self._batch, self._settings, self._metrics = batch, settings, metrics
         self._warm_up, self._on_run_failed, self._on_broken = warm_up, on_run_failed, on_broken
-        self.statistics = Statistics()
+        self._delivery = Delivery(metrics)
+        self.statistics = self._delivery.statistics
         self._waiting = WaitingTexts(settings.patience_s)
         self._admission = Admission(batch, self._waiting, settings)
         self._closed = self._broken = False
@@ -110,7 +111,7 @@ class Scheduler:
         sequence.left = True
         if self._waiting.remove(sequence):
             self._metrics.finished("cancelled")
-            self._count(sequence, "cancelled")
+            self._delivery.count(sequence, "cancelled")
 
     def _check_open(self) -> None:
         if self._broken:
@@ -154,7 +155,7 @@ class Scheduler:
             if row.left:
                 self._batch.remove(row)
                 self._metrics.finished("cancelled")
-                self._courier.tell(self._count, row, "cancelled")
+                self._courier.tell(self._delivery.count, row, "cancelled")
             else:
                 self._batch.remove(row)
                 error = DeadlineExpired("the deadline passed while the text was being written", stage="compute")
@@ -226,51 +227,23 @@ class Scheduler:
                 self._batch.remove(sequence)
                 self._admission.ended(now - sequence.started)
                 self._metrics.finished(one.finish)
-        self._courier.tell(self._deliver, run, wasted)
+        self._courier.tell(self._delivery.ran, run, wasted)
 
     def _refuse(self, sequence: Sequence, reason: str, error: TriviumError) -> None:
         self._metrics.finished(reason)
-        self._courier.tell(self._fail, sequence, error)
-
-    def _deliver(self, run: Made, wasted: int) -> None:
-        """What a run made, `wasted` tokens of it for callers that had left, in the event loop; as all below."""
-        made = sum(one.sequence.scored_from is None for one in run.news)
-        self._metrics.ran(run.kind, run.rows, run.tokens, made, run.seconds)
-        self.statistics.record_run(run.rows, 0.0, run.seconds, 0.0)
-        if wasted:
-            self._metrics.wasted(wasted)
-        for one in run.news:
-            one.sequence.deliver(one.index, one.chosen, one.text, one.finish)
-            if one.finish is not None:
-                self._count(one.sequence, one.finish)
-
-    def _fail(self, sequence: Sequence, error: TriviumError) -> None:
-        sequence.fail(error)
-        self._count(sequence, "failed")
-
-    def _count(self, sequence: Sequence, reason: str) -> None:
-        """What callers see in ModelStatistics."""
-        now, counted = time.monotonic(), self.statistics
-        if reason in ("stop", "length"):
-            counted.inferences += 1
-            counted.last_inference_time = time.time()
-            counted.success.add(now - sequence.submitted)
-            counted.queue.add(sequence.started - sequence.submitted)
-            counted.compute_infer.add(now - sequence.started)
-        else:
-            counted.fail.add(now - sequence.submitted)
+        self._courier.tell(self._delivery.fail, sequence, error)
 
     def _end(self, failure: BaseException | None) -> None:
-        """The thread has ended: after `close`, or because of `failure`. Nobody is left waiting."""
+        """The thread has ended: after `close`, or because of `failure`. Nobody is left waiting. In the event loop."""
         if failure is not None and self._warm.done():
             self._broken = True
             self._log.critical("scheduler_broken", exc_info=failure)
             for sequence in self._batch.rows:
                 self._metrics.finished("failed")
-                self._fail(sequence, _broken())
+                self._delivery.fail(sequence, _broken())
             for sequence in self._waiting.clear():
                 self._metrics.finished("failed")
-                self._fail(sequence, NotReady("the engine of this model has failed", stage="queue"))
+                self._delivery.fail(sequence, NotReady("the engine of this model has failed", stage="queue"))
             self._on_broken()
         _finish(self._warm, failure)
         self._ended.set()

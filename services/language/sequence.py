@@ -35,6 +35,8 @@ class Piece:
 class Sequence:
     """One text. The event loop makes it and reads pieces; between, it belongs to the scheduler's thread.
 
+    Its tokens become text in that thread where a stop string may end it, and otherwise in the event loop, behind it.
+
     Args:
         prompt: tokens before the text; with an encoder, what the target begins with.
         source: of a model with an encoder.
@@ -76,6 +78,7 @@ class Sequence:
         self.largest_batch = 0  # rows in one of them
         self._end = (frozenset() if sampling.ignore_eos else end) | sampling.stop_token_ids
         self._writer = TextWriter(tokenizer, sampling.stop)
+        self._unwritten: TriviumError | None = None  # why its text could not be made, where that was found in a run
         forbidden = (end if not sampling.ignore_eos else frozenset()) | sampling.stop_token_ids
         adjusts = sampling.penalizes or sampling.logit_bias or sampling.min_new_tokens
         self.adjustments = Adjustments(sampling, prompt, forbidden) if adjusts else None
@@ -118,7 +121,8 @@ class Sequence:
     def take(self, token: int) -> str | None:
         """One more token of the text: what it adds to it. Sets `finish` where it is the last one.
 
-        Without stop strings the text decides nothing: it is None here, and made when the token is delivered.
+        Without stop strings the text decides nothing: it is None here, and made when the token is delivered. Where it
+        cannot be made, this is the last token too, and whoever delivers it learns of it.
         """
         self.made.append(token)
         self.tokens += 1
@@ -130,7 +134,13 @@ class Sequence:
             self.finish = "stop"
         elif len(self.made) >= self.limit:
             self.finish = "length"
-        return self._with_stops(token, ends=ends, may_stop=may_stop) if self.sampling.stop else None
+        if not self.sampling.stop:
+            return None
+        try:
+            return self._with_stops(token, ends=ends, may_stop=may_stop)
+        except TriviumError as error:
+            self._unwritten, self.finish = error, "stop"
+            return None
 
     def _with_stops(self, token: int, *, ends: bool, may_stop: bool) -> str:
         text = "" if ends else self._writer.push(token, may_stop=may_stop)
@@ -144,15 +154,22 @@ class Sequence:
 
     def _write(self, token: int, finish: Finish | None) -> str:
         """What a token adds to a text without stop strings."""
+        if self._unwritten is not None:
+            raise self._unwritten
         text = "" if finish == "stop" else self._writer.push(token, may_stop=False)
         return text if finish is None else text + self._writer.rest(may_stop=False)
 
     def deliver(self, index: int, chosen: list[Chosen], text: str | None, finish: Finish | None) -> None:
-        """Hands over what was made, one token where the text is still to be made; in the event loop, as all below."""
+        """Hands over what was made, one token where the text is still to be made; in the event loop, as all below.
+
+        Raises:
+            TriviumError: these tokens have no text.
+        """
+        text = self._write(chosen[0].token, finish) if text is None else text
         if self._pending is None:
             self._pending = Piece(index)
         self._pending.tokens += chosen
-        self._pending.text += self._write(chosen[0].token, finish) if text is None else text
+        self._pending.text += text
         self._pending.finish = finish
         self.woken.set()
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import tokenizers
 
-from services.kit.errors import StartupError
+from services.kit.errors import StartupError, TriviumError
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +62,17 @@ class Tokenizer:
         return self._tokenizer.id_to_token(token) or ""
 
     def decode(self, tokens: list[int], *, keep_special_tokens: bool = False) -> str:
-        """The text of tokens; bytes that are no whole character appear as U+FFFD."""
-        text: str = self._tokenizer.decode(tokens, skip_special_tokens=not keep_special_tokens)
+        """The text of tokens; bytes that are no whole character appear as U+FFFD.
+
+        Raises:
+            TriviumError: the library has none for them.
+        """
+        try:
+            text: str = self._tokenizer.decode(tokens, skip_special_tokens=not keep_special_tokens)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # some of its decoders panic, which is no Exception
+            raise TriviumError("the tokenizer of this model has no text for these tokens") from error
         return text
 
     def _encoded(self, text: str) -> Any:

@@ -1,9 +1,11 @@
 import random
+from pathlib import Path
 
 import pytest
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
+from services.kit.errors import TriviumError
 from services.language.text import Detokenizer, TextWriter
 from services.language.tokenizer import Tokenizer
 from tests.unit.language.fakes import FakeTokenizer
@@ -122,3 +124,13 @@ def test_the_window_stays_short() -> None:
     detokenizer = Detokenizer(Counting())  # type: ignore[arg-type]
     assert "".join(detokenizer.push(token) for token in [33] * 500) == "A" * 500
     assert max(decoded) <= 2
+
+
+def test_tokens_that_the_library_has_no_text_for_are_a_failure_like_any_other(tmp_path: Path) -> None:
+    made = tokenizers.Tokenizer(models.BPE(vocab={"a": 0, "bc": 1}, merges=[]))
+    made.decoder = decoders.Strip(content="a", left=0, right=2)  # panics where a token is shorter
+    made.save(str(tmp_path / "tokenizer.json"))
+    tokenizer = Tokenizer(tmp_path / "tokenizer.json", 2)
+    assert tokenizer.decode([1]) == "bc"
+    with pytest.raises(TriviumError, match="no text for these tokens"):
+        tokenizer.decode([0])

@@ -1,0 +1,63 @@
+"""Delivery: what runs gave reaches the callers, and is counted; in the event loop."""
+
+import time
+
+import structlog
+
+from services.kit.errors import TriviumError
+from services.kit.inference.statistics import Statistics
+from services.language.isolation import Made, News
+from services.language.metrics import ModelMetrics
+from services.language.sequence import Sequence
+
+
+class Delivery:
+    """Of one model."""
+
+    def __init__(self, metrics: ModelMetrics) -> None:
+        self.statistics = Statistics()
+        self._metrics = metrics
+        self._log = structlog.get_logger()
+
+    def ran(self, run: Made, wasted: int) -> None:
+        """What a run made, `wasted` tokens of it for callers that had left."""
+        made = sum(one.sequence.scored_from is None for one in run.news)
+        self._metrics.ran(run.kind, run.rows, run.tokens, made, run.seconds)
+        self.statistics.record_run(run.rows, 0.0, run.seconds, 0.0)
+        if wasted:
+            self._metrics.wasted(wasted)
+        for one in run.news:
+            self._hand_over(one)
+
+    def fail(self, sequence: Sequence, error: TriviumError) -> None:
+        """A text ends with an error."""
+        sequence.fail(error)
+        self.count(sequence, "failed")
+
+    def count(self, sequence: Sequence, reason: str) -> None:
+        """What callers see of its end in ModelStatistics."""
+        now, counted = time.monotonic(), self.statistics
+        if reason in ("stop", "length"):
+            counted.inferences += 1
+            counted.last_inference_time = time.time()
+            counted.success.add(now - sequence.submitted)
+            counted.queue.add(sequence.started - sequence.submitted)
+            counted.compute_infer.add(now - sequence.started)
+        else:
+            counted.fail.add(now - sequence.submitted)
+
+    def _hand_over(self, one: News) -> None:
+        """What was made of one text; where its tokens cannot be made text, that ends it and no other one."""
+        sequence = one.sequence
+        if sequence.error is None:
+            try:
+                sequence.deliver(one.index, one.chosen, one.text, one.finish)
+            except Exception as error:
+                self._log.exception("text_not_told", token=one.chosen[-1].token)
+                sequence.fail(error if isinstance(error, TriviumError) else _untold())
+        if one.finish is not None:
+            self.count(sequence, one.finish if sequence.error is None else "failed")
+
+
+def _untold() -> TriviumError:
+    return TriviumError("the tokens of this text could not be told", stage="compute")
