@@ -29,13 +29,14 @@ class Delivery:
         for one in run.news:
             self._hand_over(one)
 
-    def fail(self, sequence: Sequence, error: TriviumError) -> None:
-        """A text ends with an error."""
+    def fail(self, sequence: Sequence, reason: str, error: TriviumError) -> None:
+        """A text ends with an error; `reason` is "expired" or "failed"."""
         sequence.fail(error)
-        self.count(sequence, "failed")
+        self.end(sequence, reason)
 
-    def count(self, sequence: Sequence, reason: str) -> None:
-        """What callers see of its end in ModelStatistics."""
+    def end(self, sequence: Sequence, reason: str) -> None:
+        """Counts a text that has ended, once, in the metrics and in what ModelStatistics says."""
+        self._metrics.finished(reason)
         now, counted = time.monotonic(), self.statistics
         if reason in ("stop", "length"):
             counted.inferences += 1
@@ -56,7 +57,7 @@ class Delivery:
                 self._log.exception("text_not_told", token=one.chosen[-1].token)
                 sequence.fail(error if isinstance(error, TriviumError) else _untold())
         if one.finish is not None:
-            self.count(sequence, one.finish if sequence.error is None else "failed")
+            self.end(sequence, one.finish if sequence.error is None else "failed")
 
 
 def _untold() -> TriviumError:

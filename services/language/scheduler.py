@@ -110,8 +110,7 @@ class Scheduler:
         """Nobody waits for it any more: it is out before the next step."""
         sequence.left = True
         if self._waiting.remove(sequence):
-            self._metrics.finished("cancelled")
-            self._delivery.count(sequence, "cancelled")
+            self._delivery.end(sequence, "cancelled")
 
     def _check_open(self) -> None:
         if self._broken:
@@ -152,17 +151,15 @@ class Scheduler:
         """Those who left, or whose deadline has passed."""
         now = time.monotonic()
         for row in [row for row in self._batch.rows if row.left or row.deadline.at <= now]:
+            self._batch.remove(row)
             if row.left:
-                self._batch.remove(row)
-                self._metrics.finished("cancelled")
-                self._courier.tell(self._delivery.count, row, "cancelled")
+                self._courier.tell(self._delivery.end, row, "cancelled")
             else:
-                self._batch.remove(row)
                 error = DeadlineExpired("the deadline passed while the text was being written", stage="compute")
-                self._refuse(row, "expired", error)
+                self._courier.tell(self._delivery.fail, row, "expired", error)
         for waiting in self._waiting.expired(now):
             error = DeadlineExpired("the deadline passed while the text was queued", executed="no", stage="queue")
-            self._refuse(waiting, "expired", error)
+            self._courier.tell(self._delivery.fail, waiting, "expired", error)
 
     def _let_in(self, budget: int) -> bool:
         """Those for which there is a place, with sources of at most `budget` tokens, or one; whether there are any.
@@ -210,7 +207,8 @@ class Scheduler:
         except Exception as error:  # onnxruntime's own classes share no other base
             broken = error
         for text in texts:
-            self._refuse(text, "failed", _failed() if broken is None else _broken())
+            why = _failed() if broken is None else _broken()
+            self._courier.tell(self._delivery.fail, text, "failed", why)
         if broken is not None:
             raise broken
 
@@ -226,12 +224,7 @@ class Scheduler:
             if one.finish is not None:
                 self._batch.remove(sequence)
                 self._admission.ended(now - sequence.started)
-                self._metrics.finished(one.finish)
         self._courier.tell(self._delivery.ran, run, wasted)
-
-    def _refuse(self, sequence: Sequence, reason: str, error: TriviumError) -> None:
-        self._metrics.finished(reason)
-        self._courier.tell(self._delivery.fail, sequence, error)
 
     def _end(self, failure: BaseException | None) -> None:
         """The thread has ended: after `close`, or because of `failure`. Nobody is left waiting. In the event loop."""
@@ -239,11 +232,10 @@ class Scheduler:
             self._broken = True
             self._log.critical("scheduler_broken", exc_info=failure)
             for sequence in self._batch.rows:
-                self._metrics.finished("failed")
-                self._delivery.fail(sequence, _broken())
+                self._delivery.fail(sequence, "failed", _broken())
             for sequence in self._waiting.clear():
-                self._metrics.finished("failed")
-                self._delivery.fail(sequence, NotReady("the engine of this model has failed", stage="queue"))
+                error = NotReady("the engine of this model has failed", stage="queue")
+                self._delivery.fail(sequence, "failed", error)
             self._on_broken()
         _finish(self._warm, failure)
         self._ended.set()

@@ -65,7 +65,10 @@ async def test_tokens_that_have_no_text_end_their_own_text_and_no_other(at: int,
         assert await reading == [written([3], 6), written([4], 12)]
     assert told == BAD[:at]
     assert (made.statistics.success.count, made.statistics.fail.count) == (2, 1)
-    assert counted.failed_runs == 0
+    ends = [counted.value("texts_total", reason=reason) for reason in ("length", "cancelled", "failed", "stop")]
+    assert ends[0] == 2
+    assert sum(ends[1:3]) == 1  # by whether its caller left before its last token was made
+    assert (ends[3], counted.failed_runs) == (0, 0)
 
 
 async def test_a_text_that_goes_on_from_tokens_without_text_is_refused() -> None:
