@@ -63,8 +63,8 @@ async def advance(
     Args:
         x: float32 [steps, width].
         window_steps: the longest window.
-        admitted: whether `x` goes on with a stream that was accepted before and will go on after it; otherwise the first
-            window may be refused, and nothing follows the last one.
+        admitted: whether `x` goes on with a stream that was accepted before and will go on after it; otherwise the
+            first window may be refused, and nothing follows the last one.
 
     Raises:
         TriviumError: of the batcher; the state is that after the last window that was given.
