@@ -1,5 +1,7 @@
 """Tokenizer: a bundle's tokenizer.json, texts to tokens and back."""
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,7 +49,11 @@ class Tokenizer:
         self.longest = max(map(len, pieces), default=1)
 
     def encode(self, text: str) -> list[int]:
-        """The tokens of a text, without special ones added."""
+        """The tokens of a text, without special ones added.
+
+        Raises:
+            TriviumError: the library has none for it.
+        """
         ids: list[int] = self._encoded(text).ids
         return ids
 
@@ -67,14 +73,22 @@ class Tokenizer:
         Raises:
             TriviumError: the library has none for them.
         """
-        try:
+        with _panicking("the tokenizer of this model has no text for these tokens"):
             text: str = self._tokenizer.decode(tokens, skip_special_tokens=not keep_special_tokens)
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as error:  # some of its decoders panic, which is no Exception
-            raise TriviumError("the tokenizer of this model has no text for these tokens") from error
         return text
 
     def _encoded(self, text: str) -> Any:
         """Of the library's ways the one that lets other threads run meanwhile."""
-        return self._tokenizer.encode_batch([text], add_special_tokens=False)[0]
+        with _panicking("the tokenizer of this model has no tokens for this text"):
+            return self._tokenizer.encode_batch([text], add_special_tokens=False)[0]
+
+
+@contextlib.contextmanager
+def _panicking(message: str) -> Iterator[None]:
+    """The library's parts may panic, which is no Exception and would end more than one call."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:
+        raise TriviumError(message) from error

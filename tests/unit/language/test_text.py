@@ -134,3 +134,16 @@ def test_tokens_that_the_library_has_no_text_for_are_a_failure_like_any_other(tm
     assert tokenizer.decode([1]) == "bc"
     with pytest.raises(TriviumError, match="no text for these tokens"):
         tokenizer.decode([0])
+
+
+def test_a_text_that_the_library_panics_over_is_a_failure_like_any_other(
+    by_byte: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Panics:
+        def encode_batch(self, *_: object, **__: object) -> None:
+            raise BaseException("as the library's PanicException")
+
+    monkeypatch.setattr(by_byte, "_tokenizer", Panics())
+    for read in (by_byte.encode, by_byte.tokens):
+        with pytest.raises(TriviumError, match="no tokens for this text"):
+            read("abc")
