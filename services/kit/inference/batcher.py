@@ -224,7 +224,7 @@ class Batcher:
             while batch := self._line.take():
                 started = time.monotonic()
                 self._runner.compute(batch)
-                if any(job.followed for job in batch):
+                if _is_followed(batch):
                     now = time.monotonic()
                     self._line.expect(now + PATIENCE * (now - started))
                 self._loop.call_soon_threadsafe(self._deliver, batch)
@@ -245,7 +245,8 @@ class Batcher:
                 job.answer.set_result(job.output)
             else:
                 job.answer.set_exception(job.error or TriviumError("the engine failed while it computed this item"))
-        self._loop.call_soon(self._line.expect, 0.0)  # after all that wait for these answers had their turn
+        if _is_followed(jobs):
+            self._loop.call_soon(self._line.expect, 0.0)  # after all that wait for these answers had their turn
 
     def _end(self, batch: list[Job], failure: BaseException | None) -> None:
         """The thread has ended: after `close`, or because of `failure`. Nobody is left waiting."""
@@ -260,6 +261,10 @@ class Batcher:
             self._on_broken()
         _finish(self._warm, failure)
         self._ended.set()
+
+
+def _is_followed(batch: Sequence[Job]) -> bool:
+    return any(job.followed for job in batch)
 
 
 def _finish(future: "asyncio.Future[None]", failure: BaseException | None) -> None:

@@ -198,7 +198,11 @@ async def test_between_items_that_nothing_follows_the_engine_never_waits(monkeyp
         while len(engine.values()) < 4 and time.monotonic() < until:
             time.sleep(0.001)  # noqa: ASYNC251 - the event loop would say that there is nothing to wait for
         assert engine.values() == [[100], [1], [2], [3]]
+        expected = list[float]()
+        monkeypatch.setattr(batch._line, "expect", expected.append)
         await asyncio.gather(first, *items)
+        await asyncio.sleep(0)
+        assert expected == []  # nor is it woken for nothing
 
 
 async def test_only_items_of_one_shape_share_a_run_and_the_oldest_goes_first() -> None:
