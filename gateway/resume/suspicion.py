@@ -23,7 +23,7 @@ class Suspicion:
         """The request was answered, or some of it."""
         self._with = self._faults = 0  # instances that broke with the request, and failed at it
         self._broken: dict[Endpoint, int] = {}  # with the breaks there were then
-        self._before = 0  # breaks before the first one with the request
+        self._before = 0  # breaks up to the first one with the request
 
     def broke(self, endpoint: Endpoint) -> None:
         """The endpoint broke with the request, which has been noted among the breaks."""
