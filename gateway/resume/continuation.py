@@ -66,6 +66,7 @@ class Continuation:
         self._begun = 0.0  # instant at which the search of now began
         self._again_at = -math.inf  # instant before which nobody is tried again
         self._failures = 0  # in a row
+        self._resuming = False  # an instance has failed it, and no other one has it yet
         self._suspicion = Suspicion(dispatch.outliers.breaks, settings.max_attempts)
         self._break: tuple[CallFailed, Endpoint] | None = None  # the last one
         self._held_until = 0.0  # instant until which a suspected request waits
@@ -100,6 +101,9 @@ class Continuation:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(until - now):
                     await changed.wait()
+        if self._resuming:
+            self._resuming = False
+            self._dispatch.metrics.resumes.labels(self._call.method).inc()
         load = balancer.streams if self._live else balancer.calls
         endpoint = balancer.pick(chosen, self._dispatch.rng, load)
         endpoint.in_flight += 1
@@ -148,7 +152,7 @@ class Continuation:
             self._finish(failure.trailers)
             raise self._final(failure, endpoint) from None
         if not self._failures or found in ("broken", "fault"):
-            self._dispatch.metrics.resumes.labels(self._call.method).inc()
+            self._resuming = True
             structlog.get_logger().info("resuming", endpoint=endpoint.id, error=str(failure), **self._progress())
         full = found in ("refused", "late") and not model_gone(failure)
         self._refusal = (failure, endpoint) if full else None

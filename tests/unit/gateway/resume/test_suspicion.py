@@ -55,6 +55,7 @@ async def test_a_request_with_which_three_break_is_held_back_and_given_up_if_non
     with pytest.raises(NoInstance, match="failed: connection reset"):
         await reader.next()
     assert killed(writers) == 3
+    assert reader.gateway.registry.get_sample_value("trivium_gateway_stream_resumes_total", {"method": GENERATE}) == 2
     await reader.close()
 
 
