@@ -2,15 +2,13 @@
 
 from collections import deque
 from dataclasses import dataclass
-from typing import Literal
 
-from google.protobuf.message import DecodeError
 from google.rpc import code_pb2
 
 from gateway.endpoint import Endpoint
 from gateway.failures import found
+from gateway.resume import track_messages
 from gateway.routes import Pin
-from services.kit.errors import MalformedRequest
 from trivium.sequence.v1 import sequence_pb2 as pb
 
 OVERHEAD = 128  # bytes that a message costs besides its own
@@ -98,13 +96,13 @@ class Journal:
         Raises:
             MalformedRequest: it is none.
         """
-        request = _parsed(data)
+        request = track_messages.parsed(data)
         has_values = bool(request.values)
         if self._head is None:
             self._wants_state, request.return_state = request.return_state, True
             if has_values:
                 self._append(Input(request.SerializeToString(), opens=True, has_values=True, names_model=False))
-            self._head = _without(request, "values")
+            self._head = track_messages.without(request, "values")
             self._head_bytes = self._head.ByteSize()
             return
         names_model = bool(request.model) and request.model == self._head.model
@@ -130,7 +128,7 @@ class Journal:
         given = self._inputs[position]
         self._sent += 1
         self._forget()
-        return _unnamed(given.data) if given.names_model and self._renamed else given.data
+        return track_messages.unnamed(given.data) if given.names_model and self._renamed else given.data
 
     def answered(self, data: bytes, endpoint: Endpoint) -> bytes | None:
         """The answer as the caller gets it: what it has not got before; None if it has got all of it.
@@ -138,7 +136,7 @@ class Journal:
         Raises:
             CallFailed: it is none, not the one to the next steps, or another bundle's.
         """
-        answer = _answer(data, endpoint)
+        answer = track_messages.answer(data, endpoint)
         self._follow(answer, endpoint)
         if answer.state:
             self._commit(answer.state)
@@ -149,7 +147,7 @@ class Journal:
 
     def _follow(self, answer: pb.TrackResponse, endpoint: Endpoint) -> None:
         """Goes to the last step that the attempt has answered."""
-        first, last = _steps(answer, endpoint)
+        first, last = track_messages.steps(answer, endpoint)
         if answer.model and self._pin is not None and answer.model != str(self._pin):
             raise found(code_pb2.INTERNAL, f"{endpoint.id} answered with {answer.model} and was asked for {self._pin}")
         if self._committed is None:
@@ -180,7 +178,7 @@ class Journal:
     def _commit(self, state: bytes) -> None:
         assert self._head is not None
         if not self._state:
-            self._head = _without(self._head, "resume_state")
+            self._head = track_messages.without(self._head, "resume_state")
             self._head_bytes = self._head.ByteSize()
         self._state, self._committed = state, self._step
         if self._inputs:
@@ -212,45 +210,3 @@ class Journal:
         if self._pin is not None:
             first.model, self._renamed = str(self._pin), True
         return first.SerializeToString()
-
-
-def _parsed(data: bytes) -> pb.TrackRequest:
-    try:
-        return pb.TrackRequest.FromString(data)
-    except (DecodeError, UnicodeDecodeError) as error:
-        name = pb.TrackRequest.DESCRIPTOR.full_name
-        raise MalformedRequest(f"the {len(data)} bytes of the request are no {name}", type=name) from error
-
-
-def _unnamed(data: bytes) -> bytes:
-    """The message without the model, which the first message of the attempt names otherwise."""
-    return _without(pb.TrackRequest.FromString(data), "model").SerializeToString()
-
-
-def _without(request: pb.TrackRequest, field: Literal["model", "resume_state", "values"]) -> pb.TrackRequest:
-    """A copy without the field; `request` is of no use afterwards. A message keeps the memory of fields cleared."""
-    request.ClearField(field)
-    copy = pb.TrackRequest()
-    copy.CopyFrom(request)
-    return copy
-
-
-def _steps(answer: pb.TrackResponse, endpoint: Endpoint) -> tuple[int, int]:
-    """The first and the last step that it answers.
-
-    Raises:
-        CallFailed: it answers none, or some that do not follow one another.
-    """
-    steps = [answered.step for answered in answer.steps]
-    if not (steps and steps[0] and steps == list(range(steps[0], steps[0] + len(steps)))):
-        raise found(code_pb2.INTERNAL, f"{endpoint.id} answered the steps {steps[:64]}, which are none in a row")
-    return steps[0], steps[-1]
-
-
-def _answer(data: bytes, endpoint: Endpoint) -> pb.TrackResponse:
-    try:
-        return pb.TrackResponse.FromString(data)
-    except (DecodeError, UnicodeDecodeError):
-        raise found(
-            code_pb2.INTERNAL, f"an answer of {endpoint.id} is no {pb.TrackResponse.DESCRIPTOR.full_name}"
-        ) from None
