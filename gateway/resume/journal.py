@@ -150,11 +150,13 @@ class Journal:
         first, last = track_messages.steps(answer, endpoint)
         if answer.model and self._pin is not None and answer.model != str(self._pin):
             raise found(code_pb2.INTERNAL, f"{endpoint.id} answered with {answer.model} and was asked for {self._pin}")
+        resumed = self._committed is None and self._head is not None and self._head.resume_state
+        before = first - 1 if resumed else self._step  # the caller's own state alone says how many steps there were
+        if first != before + 1:
+            raise found(code_pb2.INTERNAL, f"{endpoint.id} answered step {first} after step {before}")
         if self._committed is None:
-            self._committed = self._step = first - 1
+            self._committed = before
             self._pin = Pin.said(endpoint, answer.model)
-        if first != self._step + 1:
-            raise found(code_pb2.INTERNAL, f"{endpoint.id} answered step {first} after step {self._step}")
         self._step = last
 
     def _cut(self, answer: pb.TrackResponse, delivered: int) -> bool:
