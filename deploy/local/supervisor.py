@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from deploy.local.child import Child, Program
 from deploy.local.progress import Progress
 from deploy.local.run_dir import Process, RunDir
+from services.kit.errors import StartupError
 
 SETTLED_S = 10.0  # a process that ends within this time of being ready counts as one that could not start
 FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 0.1, 5.0
 TAIL = 12  # lines of a log file that are shown
+MOST_FIRST_STARTS = 3  # of a program that has never been up: its settings or files are wrong
 
 
 def restart_delay_s(failures: int) -> float:
@@ -63,22 +65,34 @@ class Keeper:
         self.ready = asyncio.Event()  # of the process that runs now
         self._leaving = asyncio.Event()
         self._failures, self._ready_at = 0, 0.0
+        self._was_up = False
+        self._hopeless = asyncio.Event()
         self._task = asyncio.create_task(self._run(), name=f"keep {program.instance}")
 
     def mark_ready(self, address: str) -> None:
         """Says that the process answers at `address`."""
         if self.ready.is_set() and self.address == address:
             return
-        self.address, self._ready_at = address, self._pace.clock()
+        self.address, self._ready_at, self._was_up = address, self._pace.clock(), True
         self.ready.set()
         self._progress.step(f"{self.program.instance} is up at {address}")
         self._on_change()
 
     async def first_ready(self) -> None:
-        """Returns when a process of it is ready, or it was stopped for good."""
-        waiting = asyncio.create_task(self.ready.wait())
-        await asyncio.wait({waiting, self._task}, return_when=asyncio.FIRST_COMPLETED)
-        waiting.cancel()
+        """Returns when a process of it is ready, or it was stopped for good.
+
+        Raises:
+            StartupError: it has ended again and again, and was never up.
+        """
+        ready, hopeless = asyncio.create_task(self.ready.wait()), asyncio.create_task(self._hopeless.wait())
+        await asyncio.wait({ready, hopeless, self._task}, return_when=asyncio.FIRST_COMPLETED)
+        ready.cancel()
+        hopeless.cancel()
+        if self._hopeless.is_set() and not self._was_up:
+            raise StartupError(
+                f"{self.program.instance} ended {self._failures} times before it was up",
+                hint=f"what it said stands above, and in {self.log_file}",
+            )
 
     def retire(self) -> None:
         """From now on, nothing takes the place of the process when it ends."""
@@ -143,11 +157,14 @@ class Keeper:
     def _report(self, child: Child, code: int, served_s: float | None, delay_s: float) -> None:
         when = "before it was up" if served_s is None else f"after {served_s:.0f} s"
         again = f"starting it again in {delay_s:.1f} s" if delay_s else "starting it again"
-        first = self._failures == 1 and served_s is None  # the same lines every few seconds help nobody
+        if not self._was_up and self._failures >= MOST_FIRST_STARTS:
+            self._hopeless.set()
+        # The same lines every few seconds help nobody.
+        said = served_s is None and self._failures in (1, MOST_FIRST_STARTS)
         text = f"{self.program.instance} {describe_exit(code)} {when}: {again}"
         if served_s is None:
             text = f"{text}; its output is in {self.log_file}"
-        self._progress.problem(text, child.last_lines(TAIL) if first else ())
+        self._progress.problem(text, child.last_lines(TAIL) if said else ())
 
 
 class Supervisor:

@@ -16,6 +16,7 @@ from deploy.local.child import Program
 from deploy.local.progress import Progress
 from deploy.local.run_dir import Process, RunDir
 from deploy.local.supervisor import SETTLED_S, Keeper, Pace, Supervisor, describe_exit, restart_delay_s
+from services.kit.errors import StartupError
 
 LIMIT_S = 10  # of what takes milliseconds
 
@@ -110,6 +111,28 @@ async def test_a_process_that_cannot_start_is_tried_again_and_its_last_words_are
     assert text.count("| no bundle") == 1
     assert text.count("vision-1 ended with exit code 1 before it was up") == 2
     assert keeper.log_file.read_text().count("no bundle\n") == 2
+
+
+async def test_whoever_waits_for_a_process_that_never_comes_up_is_told(stage: Stage) -> None:
+    keeper = stage.keep(BROKEN)
+    async with asyncio.timeout(LIMIT_S):
+        with pytest.raises(StartupError, match=r"vision-1 ended [0-9]+ times before it was up") as error:
+            await keeper.first_ready()
+    assert str(keeper.log_file) in error.value.hint
+    assert stage.failures[:3] == [1, 2, 3]
+    assert stage.text.getvalue().count("| no bundle") == 2  # of the first one, and of the one that was enough
+
+
+async def test_what_was_up_once_is_started_again_for_ever(stage: Stage) -> None:
+    keeper = stage.keep(f"[ -e down ] && {{ rm down; exit 1; }}; {WAITS}")
+    for _ in range(5):
+        pid = await stage.running()
+        keeper.mark_ready("127.0.0.1:1")
+        await asyncio.wait_for(keeper.first_ready(), LIMIT_S)
+        (stage.folder / "down").touch()
+        os.kill(pid, signal.SIGKILL)
+    await stage.running()
+    assert "stands above" not in stage.text.getvalue()
 
 
 @pytest.mark.parametrize(("served_s", "failures"), [(SETTLED_S, 0), (SETTLED_S / 2, 1)])
