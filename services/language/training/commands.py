@@ -60,6 +60,8 @@ def _exported(
 ) -> Path:
     if not BUNDLE_NAME.fullmatch(name):
         raise StartupError(f"{name!r} is no name for a bundle", hint=f"names match {BUNDLE_NAME.pattern}")
+    if not path.is_dir():
+        raise StartupError(f"{path} is no folder", hint="it is the folder of a checkpoint, with its config.json")
     try:
         from services.language.training.checkpoint import export_checkpoint  # torch takes seconds to import
     except ImportError as error:
