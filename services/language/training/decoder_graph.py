@@ -18,6 +18,7 @@ class DecoderGraph(nn.Module):
     def __init__(self, network: Decoder | EncoderDecoder) -> None:
         super().__init__()
         self.network = network
+        self.attention = nn.ModuleList(_Projected(layer.attention) for layer in _of(network.layers))
         self.feed_forward = _feed_forward(network.layers)
 
     def forward(
@@ -45,10 +46,11 @@ class DecoderGraph(nn.Module):
             x = x + self.network.positions(positions)
         more, present = None, []
         mask = self._mask(token_ids, start, past[0])
-        for index, (layer, feed_forward) in enumerate(zip(self.network.layers, self.feed_forward, strict=True)):
-            assert isinstance(layer, Layer)
+        parts = zip(_of(self.network.layers), self.attention, self.feed_forward, strict=True)
+        for index, (layer, attention, feed_forward) in enumerate(parts):
+            assert isinstance(attention, _Projected)
             y, x = _normalised(x, more, layer.attention_norm)
-            more, *cache = self._attention(layer.attention, y, positions, start, mask, *past[2 * index : 2 * index + 2])
+            more, *cache = self._attention(attention, y, positions, start, mask, *past[2 * index : 2 * index + 2])
             present += cache
             if layer.cross is not None and layer.cross_norm is not None:
                 y, x = _normalised(x, more, layer.cross_norm)
@@ -74,14 +76,20 @@ class DecoderGraph(nn.Module):
         return torch.cat([mask] * (config.heads // config.kv_heads), 2)
 
     def _attention(
-        self, part: Attention, x: Tensor, positions: Tensor, start: Tensor, mask: Tensor, keys: Tensor, values: Tensor
+        self,
+        part: "_Projected",
+        x: Tensor,
+        positions: Tensor,
+        start: Tensor,
+        mask: Tensor,
+        keys: Tensor,
+        values: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        q, k, v = part.split(part.qkv(x))
-        if part.query_norm is not None and part.key_norm is not None:
-            q, k = nodes.rms_norm(q, part.query_norm), nodes.rms_norm(k, part.key_norm)
+        queries_and_keys, v = part(x)
         if isinstance(self.network, Decoder) and self.network.positions is None:
             tables = self.network.cosines, self.network.sines
-            q, k = nodes.rotated(q, *tables, positions), nodes.rotated(k, *tables, positions)
+            queries_and_keys = nodes.rotated(queries_and_keys, *tables, positions)
+        q, k = torch.split(queries_and_keys, [self.network.config.heads, self.network.config.kv_heads], 1)
         keys, values = nodes.scattered(keys, k, start), nodes.scattered(values, v, start)
         return part.output(nodes.causal_attention(q, keys, values, mask)), keys, values
 
@@ -104,15 +112,14 @@ class EncoderGraph(nn.Module):
         network = self.network
         x = network.tokens(source) + network.source_positions(torch.arange(source.shape[1]))
         more = None
-        for layer, feed_forward in zip(network.encoder, self.feed_forward, strict=True):
-            assert isinstance(layer, Layer)
+        for layer, feed_forward in zip(_of(network.encoder), self.feed_forward, strict=True):
             y, x = _normalised(x, more, layer.attention_norm)
             q, k, v = layer.attention.split(layer.attention.qkv(y))
             more = layer.attention.output(nodes.attention(q, k, v, source_length))
             y, x = _normalised(x, more, layer.mlp_norm)
             more = feed_forward(y)
         x, _ = _normalised(x, more, network.encoder_norm)
-        crosses = [layer.cross for layer in network.layers if isinstance(layer, Layer) and layer.cross is not None]
+        crosses = [layer.cross for layer in _of(network.layers) if layer.cross is not None]
         return tuple(part for cross in crosses for part in cross.keys_and_values(x))
 
 
@@ -126,9 +133,34 @@ def _cross(part: CrossAttention, x: Tensor, length: Tensor, keys: Tensor, values
     return part.output(nodes.attention(q, keys, values, length))  # type: ignore[no-any-return]
 
 
+def _of(layers: nn.ModuleList) -> list[Layer]:
+    return [layer for layer in layers if isinstance(layer, Layer)]
+
+
 def _feed_forward(layers: nn.ModuleList) -> nn.ModuleList:
-    parts = [layer.mlp for layer in layers if isinstance(layer, Layer)]
-    return nn.ModuleList(_Gated(part) if part.gated else part for part in parts)
+    return nn.ModuleList(_Gated(layer.mlp) if layer.mlp.gated else layer.mlp for layer in _of(layers))
+
+
+class _Projected(nn.Module):
+    """Queries and keys of one product, which are rotated together, and values of another one."""
+
+    def __init__(self, part: Attention) -> None:
+        super().__init__()
+        self.head_dim, self.heads, self.kv_heads = part.head_dim, part.heads, part.kv_heads
+        self.query_norm, self.key_norm, self.output = part.query_norm, part.key_norm, part.output
+        rows = torch.split(torch.arange(part.qkv.out_features), (part.heads + part.kv_heads) * part.head_dim)
+        self.queries_and_keys, self.values = (_rows(part.qkv, some) for some in rows)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, heads + kv_heads, T, head_dim] and [B, kv_heads, T, head_dim]."""
+        first, values = self._by_head(self.queries_and_keys(x)), self._by_head(self.values(x))
+        if self.query_norm is not None and self.key_norm is not None:
+            q, k = torch.split(first, [self.heads, self.kv_heads], 1)
+            first = torch.cat((nodes.rms_norm(q, self.query_norm), nodes.rms_norm(k, self.key_norm)), 1)
+        return first, values
+
+    def _by_head(self, x: Tensor) -> Tensor:
+        return x.reshape(*x.shape[:-1], -1, self.head_dim).transpose(1, 2)
 
 
 class _Gated(nn.Module):
