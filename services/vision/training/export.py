@@ -16,8 +16,8 @@ from services.kit.inference.manifest import (
 from services.kit.training import evaluation
 from services.kit.training.digest import versions
 from services.kit.training.export import OPSET, check_parity, interface, session, to_onnx
+from services.vision.training.card import Card
 from services.vision.training.image_input import preprocessing
-from services.vision.training.recipes import Card
 from services.vision.training.train import HeldOut, spread, train
 
 MAX_BATCH = 64

@@ -2,13 +2,13 @@
 
 import dataclasses
 import functools
-from dataclasses import dataclass
 from pathlib import Path
 
 from services.kit.inference.bundle import Bundle
 from services.kit.training.digest import ROOT, training_digest
 from services.kit.training.recipe import Hyperparameters, Recipe
 from services.vision.training import data_files
+from services.vision.training.card import Card
 
 FOLDER = ROOT / "services" / "vision" / "bundles"
 SAMPLES = ROOT / "services" / "vision" / "samples"
@@ -18,21 +18,6 @@ SHARED = (
     *(HERE / name for name in ("network.py", "train.py", "export.py", "image_input.py")),
     *(KIT / name for name in ("loop.py", "export.py")),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Card:
-    """What a bundle's manifest says in words, and how its network is trained."""
-
-    name: str
-    network: str  # class in network.py
-    description: str
-    data: str
-    held_out: str
-    source: str
-    licence: str
-    limits: tuple[str, ...]
-    settings: Hyperparameters
 
 
 _DIGITS_DATA = (
