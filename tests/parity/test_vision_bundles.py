@@ -18,8 +18,9 @@ from services.kit.inference.bundle import Bundle
 from services.kit.training.export import check_parity, interface, session
 from services.vision.fitting import fit, mode
 from services.vision.training import network as networks
+from services.vision.training.card import Card
 from services.vision.training.export import OUTPUTS, predict
-from services.vision.training.recipes import CARDS, FOLDER, SAMPLES, Card, digest
+from services.vision.training.recipes import CARDS, FOLDER, SAMPLES, digest
 from services.vision.training.train import held_out
 
 BATCHES = (1, 2, 3, 5, 8, 16, 64)
