@@ -13,7 +13,6 @@ from google.rpc import status_pb2
 
 from gateway.addressing import STREAM_INFER
 from gateway.attempts import Dispatch
-from gateway.infer_request import parsed
 from gateway.lane import FINAL, Lane, failed
 from gateway.resume.oip_sequence import SequenceInfer
 from gateway.resume.oip_text import TextInfer
@@ -25,6 +24,7 @@ from services.kit.call import Call
 from services.kit.errors import TriviumError, UpstreamError, outcome
 from services.kit.sequences import Step
 from services.kit.transport.method import Method, raw
+from services.kit.wire import parsed
 
 
 class StreamInfer:
@@ -100,7 +100,8 @@ class Splitter:
     async def _submit(self, data: bytes, running: asyncio.TaskGroup) -> None:
         request_id = ""
         try:
-            request = parsed(data)  # all of it: a broken one would end the stream to the instance for all others on it
+            # All of it: a broken one would end the stream to the instance for all others on it.
+            request = parsed(oip.ModelInferRequest, data)
             request_id = request.id
             step = self._sequences.step(request)
             if step is not None:

@@ -9,6 +9,7 @@ from gateway.endpoint import Endpoint
 from gateway.failures import found
 from gateway.resume import track_messages
 from gateway.routes import Pin
+from services.kit.wire import parsed
 from trivium.sequence.v1 import sequence_pb2 as pb
 
 OVERHEAD = 128  # bytes that a message costs besides its own
@@ -96,7 +97,7 @@ class Journal:
         Raises:
             MalformedRequest: it is none.
         """
-        request = track_messages.parsed(data)
+        request = parsed(pb.TrackRequest, data)
         has_values = bool(request.values)
         if self._head is None:
             self._wants_state, request.return_state = request.return_state, True

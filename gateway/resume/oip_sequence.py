@@ -16,7 +16,6 @@ from gateway.attempts import Dispatch
 from gateway.endpoint import Endpoint
 from gateway.failures import found
 from gateway.forwarder import forwarded
-from gateway.infer_request import parsed
 from gateway.methods import ANY, MODEL_INFER
 from gateway.resume.continuation import Continuation
 from gateway.resume.kept import Kept, KeptSequences
@@ -29,6 +28,7 @@ from services.kit.model_name import version_number
 from services.kit.sequences import STATE, Step, in_sequence, step_of
 from services.kit.transport.method import Method, raw
 from services.kit.transport.upstream import CallFailed
+from services.kit.wire import parsed
 
 FREE: AbstractAsyncContextManager[object] = nullcontext()
 
@@ -61,7 +61,7 @@ class SequenceInfer:
         """The answer to one request, in a sequence or not. Models without state cost no parsing."""
         name, _ = addressing.read(addressing.VERSIONED, data)
         if name in self._routes.stateful:
-            request = parsed(data)
+            request = parsed(oip.ModelInferRequest, data)
             step = self.step(request)
             if step is not None:
                 return (await self.advance(request, step, call)).SerializeToString()

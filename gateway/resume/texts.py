@@ -10,7 +10,7 @@ from google.rpc import code_pb2
 from gateway.endpoint import Endpoint
 from gateway.failures import found
 from gateway.routes import Pin
-from services.kit.errors import MalformedRequest
+from services.kit.wire import parsed
 from trivium.language.v1 import language_pb2 as pb
 
 
@@ -40,7 +40,7 @@ class Texts:
     """
 
     def __init__(self, data: bytes, draw: Callable[[], int]) -> None:
-        self._request = _parsed(data)
+        self._request = parsed(pb.GenerateRequest, data)
         given = self._request.continue_from
         self._given = [array("I", ids) for ids in (given.generated_token_ids, *(more.ids for more in given.further))]
         # Without a seed there is no going on with tokens that were drawn: that is for the service to refuse.
@@ -151,14 +151,6 @@ def _is_new(answer: pb.GenerateResponse, text: Text, endpoint: Endpoint) -> bool
         return False
     where = f"token {answer.index} of text {answer.choice}"
     raise found(code_pb2.INTERNAL, f"{endpoint.id} answered {where} after {had} tokens")
-
-
-def _parsed(data: bytes) -> pb.GenerateRequest:
-    try:
-        return pb.GenerateRequest.FromString(data)
-    except (DecodeError, UnicodeDecodeError) as error:
-        name = pb.GenerateRequest.DESCRIPTOR.full_name
-        raise MalformedRequest(f"the {len(data)} bytes of the request are no {name}", type=name) from error
 
 
 def _answer(data: bytes, endpoint: Endpoint) -> pb.GenerateResponse:

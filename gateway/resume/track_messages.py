@@ -7,21 +7,7 @@ from google.rpc import code_pb2
 
 from gateway.endpoint import Endpoint
 from gateway.failures import found
-from services.kit.errors import MalformedRequest
 from trivium.sequence.v1 import sequence_pb2 as pb
-
-
-def parsed(data: bytes) -> pb.TrackRequest:
-    """The caller's message.
-
-    Raises:
-        MalformedRequest: it is none.
-    """
-    try:
-        return pb.TrackRequest.FromString(data)
-    except (DecodeError, UnicodeDecodeError) as error:
-        name = pb.TrackRequest.DESCRIPTOR.full_name
-        raise MalformedRequest(f"the {len(data)} bytes of the request are no {name}", type=name) from error
 
 
 def unnamed(data: bytes) -> bytes:

@@ -1,13 +1,30 @@
-"""Wire: a message's bytes with one field more, for fields so large that each copy of them counts.
+"""Wire: bytes to a caller's message, and a message's bytes with one field more, where each copy of it counts.
 
 Source: protobuf.dev/programming-guides/encoding; a message's bytes may have their fields in any order.
 """
 
 from collections.abc import Sequence
+from typing import TypeVar
 
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
+
+from services.kit.errors import MalformedRequest
 
 LENGTH_DELIMITED = 2
+AnyMessage = TypeVar("AnyMessage", bound=Message)
+
+
+def parsed(kind: type[AnyMessage], data: bytes) -> AnyMessage:
+    """What a caller sent, as a message of that kind.
+
+    Raises:
+        MalformedRequest: it is none.
+    """
+    try:
+        return kind.FromString(data)
+    except (DecodeError, UnicodeDecodeError) as error:
+        name = kind.DESCRIPTOR.full_name
+        raise MalformedRequest(f"the {len(data)} bytes of the request are no {name}", type=name) from error
 
 
 def with_field(message: Message, field: int, parts: Sequence[bytes | memoryview]) -> bytes:

@@ -1,16 +1,17 @@
 """Method: one rpc as the transport serves it, and how a servicer becomes a table of them."""
 
+import functools
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
-from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
 from services.kit.call import Call
-from services.kit.errors import MalformedRequest, UnknownMethod
+from services.kit.errors import UnknownMethod
+from services.kit.wire import parsed
 from trivium.common.v1 import options_pb2
 
 
@@ -89,15 +90,7 @@ def snake_case(name: str) -> str:
 
 
 def _method(path: str, found: MethodDescriptor, handler: Callable[[Any, Call], Any]) -> Method:
-    message_class = GetMessageClass(found.input_type)
-
-    def parse(data: bytes) -> Any:
-        try:
-            return message_class.FromString(data)
-        except (DecodeError, UnicodeDecodeError) as error:
-            name = found.input_type.full_name
-            raise MalformedRequest(f"the {len(data)} bytes of the request are no {name}", type=name) from error
-
+    parse = functools.partial(parsed, GetMessageClass(found.input_type))
     live = found.client_streaming and found.GetOptions().Extensions[options_pb2.resumable]
     return Method(path, found.client_streaming, found.server_streaming, handler, parse, _serialize, live)
 

@@ -27,9 +27,8 @@ class Accepting:
         self.gone.append(sequence)
 
 
-async def test_a_reader_too_slow_to_catch_up_does_not_keep_an_instance_that_leaves() -> None:
-    scheduler, leaving, woken = Accepting(), Leaving(), asyncio.Event()
-    text = Sequence(
+def written(woken: asyncio.Event) -> Sequence:
+    return Sequence(
         [1],
         Sampling(),
         FakeTokenizer(),  # type: ignore[arg-type]
@@ -38,6 +37,11 @@ async def test_a_reader_too_slow_to_catch_up_does_not_keep_an_instance_that_leav
         deadline=Deadline(),
         woken=woken,
     )
+
+
+async def test_a_reader_too_slow_to_catch_up_does_not_keep_an_instance_that_leaves() -> None:
+    scheduler, leaving, woken = Accepting(), Leaving(), asyncio.Event()
+    text = written(woken)
     writer: Any = SimpleNamespace(scheduler=scheduler)
     messages = Answers(writer, Texts([text], [1], woken), "model:1", None).messages(leaving)
     said: list[int] = []
@@ -59,15 +63,7 @@ async def test_a_reader_too_slow_to_catch_up_does_not_keep_an_instance_that_leav
 
 async def test_a_failure_right_behind_a_piece_is_told_after_it() -> None:
     woken = asyncio.Event()
-    text = Sequence(
-        [1],
-        Sampling(),
-        FakeTokenizer(),  # type: ignore[arg-type]
-        limit=100,
-        end=frozenset(),
-        deadline=Deadline(),
-        woken=woken,
-    )
+    text = written(woken)
     writer: Any = SimpleNamespace(scheduler=Accepting())
     said: list[int] = []
 
