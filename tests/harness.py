@@ -11,13 +11,14 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import grpc
+import psutil
 from google.rpc import status_pb2
 from google.rpc.error_details_pb2 import ErrorInfo
 from grpc_health.v1 import health_pb2
@@ -47,6 +48,19 @@ def free_port() -> int:
         pass
     _given.add(port)
     return port
+
+
+def still_running(processes: Sequence[psutil.Process], timeout_s: float) -> list[psutil.Process]:
+    """Those that run on after so long. What has ended and was not yet collected has ended: by whom an orphan is
+    collected, and when, is the machine's affair."""
+    return list(filter(_runs, psutil.wait_procs(processes, timeout=timeout_s)[1]))
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def error_info(error: grpc.aio.AioRpcError) -> ErrorInfo:

@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from tests import bundles
-from tests.harness import ROOT, free_port
+from tests.harness import ROOT, free_port, still_running
 from trivium.client import Classification, Client, TriviumCallError
 
 START_S, STOP_S = 30, 10
@@ -228,7 +228,7 @@ def test_a_second_interrupt_waits_for_nobody(starting: Run) -> None:
     starting.until("stopping")
     eventually(lambda: interrupted(starting.launcher), 2)
     assert starting.launcher.returncode == 0
-    assert psutil.wait_procs(children, timeout=0.5)[1] == []
+    assert still_running(children, 0.5) == []
 
 
 def interrupted(launcher: "subprocess.Popen[str]") -> bool:
@@ -243,13 +243,13 @@ def test_what_hangs_is_killed_in_time(starting: Run) -> None:
         child.suspend()
     starting.launcher.terminate()
     assert starting.launcher.wait(STOP_S) == 0
-    assert psutil.wait_procs(children, timeout=0.5)[1] == []
+    assert still_running(children, 0.5) == []
 
 
 def test_no_child_outlives_a_launcher_that_is_killed(starting: Run) -> None:
     children = starting.children()
     starting.launcher.kill()
-    assert psutil.wait_procs(children, timeout=2)[1] == []
+    assert still_running(children, 2) == []
     assert starting.processes() == {}
 
 
@@ -259,7 +259,7 @@ def test_an_interrupt_stops_everything_in_order_and_in_time(run: Run) -> None:
     assert len(children) >= 3
     run.launcher.send_signal(signal.SIGINT)
     assert run.launcher.wait(STOP_S) == 0
-    assert psutil.wait_procs(children, timeout=0.5)[1] == []
+    assert still_running(children, 0.5) == []
     assert not (run.folder / "run.json").exists()
     with pytest.raises(AssertionError):  # the launcher's last lines
         run.until("nothing like this")

@@ -17,6 +17,7 @@ from deploy.local.progress import Progress
 from deploy.local.run_dir import Process, RunDir
 from deploy.local.supervisor import SETTLED_S, Keeper, Pace, Supervisor, describe_exit, restart_delay_s
 from services.kit.errors import StartupError
+from tests.harness import still_running
 
 LIMIT_S = 10  # of what takes milliseconds
 
@@ -199,4 +200,4 @@ async def test_a_child_dies_with_a_parent_that_is_killed(stage: Stage) -> None:
     child = psutil.Process(int(await parent.stdout.readline()))
     parent.kill()
     await parent.wait()
-    assert psutil.wait_procs([child], timeout=5)[1] == []
+    assert still_running([child], 5) == []
