@@ -136,25 +136,6 @@ async def test_sigkill_of_the_instances_that_write_texts_of_the_open_inference_p
     assert await running.other_bits() == 0
 
 
-async def test_texts_of_the_open_inference_protocol_are_handed_over_when_an_instance_leaves(
-    running: Running,
-) -> None:
-    before = await running.resumes(method=STREAM_INFER)
-    async with running.caller() as upstream:
-        texts = await live_inferred(
-            upstream, longest=480, seed=7, requests=6
-        )  # longer than it serves before it hands over
-        async with texts.running(16):
-            await texts.more(200)
-            leaving = await running.writer()
-            running.instances.remove(leaving)
-            assert await leaving.stop() == 0
-            await texts.more(400)
-    await running.start(leaving.name)
-    complete(texts)
-    assert await running.resumes(method=STREAM_INFER) > before
-
-
 async def test_a_text_in_one_answer_is_asked_for_again_where_its_instance_dies(running: Running) -> None:
     """ModelInfer says nothing before the end, and is repeated as a whole."""
 

@@ -1,6 +1,7 @@
 """Texts that share one model: who begins, who waits, who leaves, and what that costs the others."""
 
 import asyncio
+import contextlib
 import signal
 from collections.abc import AsyncIterator
 from typing import Any
@@ -10,7 +11,9 @@ import pytest
 import pytest_asyncio
 
 from inference import grpc_service_pb2 as oip
+from services.kit.transport.upstream import Upstream, UpstreamSettings
 from services.language.settings import GenerationSettings
+from tests.chaos.live_infer_texts import inferred as live_inferred
 from tests.harness import Replica, error_info
 from tests.language_suite import (
     LIMIT_S,
@@ -28,6 +31,7 @@ from tests.language_suite import (
     wish_of,
 )
 from tests.texts import (
+    GENERATE,
     STREAM_INFER,
     Written,
     failure,
@@ -203,16 +207,29 @@ async def test_an_instance_that_leaves_hands_its_texts_over(running: Running) ->
     leaving = await start(running.suite, "leaving", running.folder)
     requests = [long_text(seed, 450) for seed in range(12)]
     known = await asyncio.gather(*(running.one.text(**wish_of(request)) for request in requests))
-    resumes = await running.gateway_replica.metric("trivium_gateway_stream_resumes_total")
+    upstream, methods = Upstream(running.gateway_replica.address, UpstreamSettings()), (GENERATE, STREAM_INFER)
+    before = [await resumes(running, method) for method in methods]
     over = asyncio.Event()
+
+    async def streamed(number: int) -> tuple[str, list[int]]:
+        """The same text by the Open Inference Protocol."""
+        request = infer_request("novel", f"text {number}", 450, seed=number, temperature=1.0, ignore_eos=True)
+        (text,) = await live_inferred(upstream, [request])
+        return text.text, text.tokens
 
     async def neighbour(number: int) -> None:
         while True:
-            assert await running.gateway.text(**wish_of(requests[number])) == known[number]
+            if number % 2:
+                assert await streamed(number) == (known[number].text, known[number].tokens)
+            else:
+                assert await running.gateway.text(**wish_of(requests[number])) == known[number]
             if over.is_set():
                 return
 
-    async with calling(leaving.address) as caller, asyncio.TaskGroup() as group:
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(upstream.close)
+        caller = await stack.enter_async_context(calling(leaving.address))
+        group = await stack.enter_async_context(asyncio.TaskGroup())
         for number in range(6):
             group.create_task(neighbour(number))
         await reaches(leaving, 1, "texts_running")  # the gateway has found it
@@ -230,8 +247,13 @@ async def test_an_instance_that_leaves_hands_its_texts_over(running: Running) ->
         assert (error.code(), info.reason) == (grpc.StatusCode.UNAVAILABLE, "DRAINING")
         assert (info.metadata["stage"], info.metadata["token"]) == ("stream", str(made))
     assert sum(made for made, _ in ends) > 0
-    assert await running.gateway_replica.metric("trivium_gateway_stream_resumes_total") > resumes
+    for method, count in zip(methods, before, strict=True):
+        assert await resumes(running, method) > count, method
     assert "calls_cut_off" not in leaving.log.read_text()
+
+
+async def resumes(running: Running, method: str) -> float:
+    return await running.gateway_replica.metric("trivium_gateway_stream_resumes_total", method=method)
 
 
 async def test_model_statistics_count_texts(running: Running) -> None:
