@@ -1,5 +1,6 @@
 """`make run`: the real launcher with the whole suite, started, broken and stopped as people do it."""
 
+import contextlib
 import json
 import os
 import queue
@@ -79,10 +80,21 @@ class Run:
         return {entry["instance"]: entry for entry in json.loads(ended.stdout)}
 
     def children(self) -> list[psutil.Process]:
-        """Every process below the launcher, once Consul, the gateway and the services are among them."""
+        """Every process below the launcher, once Consul, the gateway and the services are among them.
+
+        None of them is a copy of the launcher that has yet to become a program: whoever stops that stops the launcher.
+        """
         launcher = psutil.Process(self.launcher.pid)
-        eventually(lambda: len(launcher.children()) >= 4)
-        return launcher.children(recursive=True)
+        found: list[psutil.Process] = []
+
+        def complete() -> bool:
+            found[:] = launcher.children(recursive=True)
+            with contextlib.suppress(psutil.NoSuchProcess):
+                return len(found) >= 4 and launcher.cmdline() not in [child.cmdline() for child in found]
+            return False
+
+        eventually(complete)
+        return found
 
     def classify(self) -> Classification:
         red = self.folder.parent / "red.png"
