@@ -11,7 +11,7 @@ from typing import Protocol
 from services.language.sequence import Chosen, Finish, Sequence
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class News:
     """What a run made of one text."""
 

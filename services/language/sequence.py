@@ -13,7 +13,7 @@ from services.language.tokenizer import Tokenizer
 Finish = Literal["stop", "length"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Chosen:
     """One token with its log-probability and, best first, those of the others that could have been."""
 

@@ -3,17 +3,16 @@
 All of it is a function of the tokens alone, so that whoever goes on with a text says exactly what comes next.
 """
 
-from services.language.tokenizer import Tokenizer
+from services.language.tokenizer import UNFINISHED, Tokenizer
 
-UNFINISHED = "\ufffd"  # what the bytes of a character that is not complete look like
 LONGEST = 8  # tokens that one character may have; more of them are no character
 
 
 class Detokenizer:
     """Tokens to text, piece by piece.
 
-    A window of the last tokens is decoded twice, with and without the newest: some tokenizers write a token differently
-    at the beginning of a text.
+    Where a token does not say the same everywhere, a window of the last ones is decoded twice, with and without the
+    newest: some tokenizers write a token differently at the beginning of a text.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -24,6 +23,11 @@ class Detokenizer:
 
     def push(self, token: int) -> str:
         """What the token adds: "" while a character is not complete."""
+        if len(self._window) == self._said and not self._text.endswith(UNFINISHED):
+            alone = self._tokenizer.alone(token)
+            if alone is not None:
+                self._window, self._said, self._text = [token], 1, alone
+                return alone
         self._window.append(token)
         return self._taken(final=len(self._window) - self._said >= LONGEST)
 

@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import tokenizers
+from tokenizers import decoders
 
 from services.kit.errors import StartupError, TriviumError
+
+UNFINISHED = "\ufffd"  # what the bytes of a character that is not complete look like
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,9 @@ class Tokenizer:
             )
         # No text of so many characters can have fewer tokens: normalization may shorten a text, but hardly ever does.
         self.longest = max(map(len, pieces), default=1)
+        # With these a text is what its tokens are, one after the other; others look at what stands beside a token.
+        self._joins = isinstance(self._tokenizer.decoder, decoders.ByteLevel | decoders.Fuse)
+        self._alone: dict[int, str] = {}
 
     def encode(self, text: str) -> list[int]:
         """The tokens of a text, without special ones added.
@@ -76,6 +82,19 @@ class Tokenizer:
         with _panicking("the tokenizer of this model has no text for these tokens"):
             text: str = self._tokenizer.decode(tokens, skip_special_tokens=not keep_special_tokens)
         return text
+
+    def alone(self, token: int) -> str | None:
+        """What a token adds to any text of whole characters; None if that depends on what stands beside it.
+
+        Raises:
+            TriviumError: as of `decode`.
+        """
+        if not self._joins:
+            return None
+        text = self._alone.get(token)
+        if text is None:
+            text = self._alone[token] = self.decode([token])
+        return None if UNFINISHED in text else text
 
     def _encoded(self, text: str) -> Any:
         """Of the library's ways the one that lets other threads run meanwhile."""

@@ -28,6 +28,9 @@ class FakeTokenizer:
     def decode(self, tokens: list[int], *, keep_special_tokens: bool = False) -> str:
         return "".join(chr(32 + token) for token in tokens)
 
+    def alone(self, token: int) -> str | None:
+        return None
+
 
 class FakeRuns:
     """What the cache holds of a token is the token itself; the next one follows from all of them."""

@@ -60,6 +60,26 @@ def test_random_tokens_give_the_same_text_whole_and_in_pieces(by_byte: Tokenizer
         assert "".join(pieces(TextWriter(by_byte, ()), by_byte.encode(text))) == text
 
 
+def test_tokens_that_say_the_same_everywhere_are_not_looked_at_twice(
+    by_byte: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = random.Random(2)
+    tokens = by_byte.encode("abc é三🙂\n") + list(range(256))
+    texts = [source.choices(tokens, k=40) for _ in range(200)]
+    quick = [pieces(TextWriter(by_byte, ()), text) for text in texts]
+    monkeypatch.setattr(by_byte, "_joins", False)
+    assert [pieces(TextWriter(by_byte, ()), text) for text in texts] == quick
+
+
+def test_a_token_says_something_else_where_the_tokenizer_looks_at_its_place(tmp_path: Path) -> None:
+    made = tokenizers.Tokenizer(models.BPE(vocab={"\u2581a": 0, "\u2581b": 1}, merges=[]))
+    made.decoder = decoders.Metaspace()  # no space at the beginning of a text
+    made.save(str(tmp_path / "tokenizer.json"))
+    tokenizer = Tokenizer(tmp_path / "tokenizer.json", 2)
+    assert tokenizer.alone(1) is None
+    assert pieces(TextWriter(tokenizer, ()), [0, 1, 1]) == ["a", " b", " b", ""]
+
+
 def test_a_text_goes_on_as_if_it_had_not_been_interrupted(by_byte: Tokenizer) -> None:
     tokens = by_byte.encode("三つの🙂 stop here")
     said = pieces(TextWriter(by_byte, ("op",)), tokens)
