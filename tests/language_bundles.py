@@ -12,6 +12,7 @@ Kind = Literal["gpt", "gpt2", "translate", "novel", "recite"]
 SOURCES = ROOT / "services" / "language" / "training"
 MADE_BY = (
     *(f"{name}.py" for name in ("layers", "decoder", "encoder_decoder", "nodes", "sampler", "decoder_graph")),
+    *(f"{name}.py" for name in ("traced", "branches", "sampler_graph")),
     *(f"{name}.py" for name in ("graph", "model_file", "graph_run", "graph_check", "known", "export")),
 )
 CACHE = ROOT / ".cache" / "language"

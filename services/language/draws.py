@@ -47,6 +47,7 @@ def _wishes(draws: list[Draw], steps: int, most: int) -> Wishes:
         min_p=np.array([wish.min_p for wish in wishes], np.float32),
         forced=np.array([draw.forced for draw in draws], np.int64),
         candidates=_candidates(max(top_k), any(wish.alternatives for wish in wishes), most),
+        most_probable=max(top_k) == 1,
     )
 
 

@@ -35,6 +35,7 @@ class Wishes:
     min_p: Array  # float32
     forced: Array  # int64: -1, or the token to take
     candidates: int = 1  # tokens that a draw is made from at most, and that are told
+    most_probable: bool = True  # whether each top_k is 1
 
     @classmethod
     def greedy(cls, out_index: Array) -> "Wishes":
@@ -115,6 +116,7 @@ class _Bound:
             for name in OF_WISHES:
                 arrays[name][:, 0] = getattr(wishes, name)
             self.wishes = wishes
+        arrays[graph.PLAIN][0] = wishes.most_probable and draws.adjust is None
         if source_length is not None:
             arrays[graph.SOURCE_LENGTH][:] = source_length
         if draws.adjust is not None or self.adjusted:
@@ -214,6 +216,9 @@ class Runs:
         sizes: Mapping[str, tuple[int, ...]] = {
             graph.TOKEN_IDS: (rows, shape.steps),
             graph.START: (rows,),
+            graph.STEPS: (shape.steps,),
+            graph.PLACES: (shape.size,),
+            graph.PLAIN: (1,),
             graph.OUT_INDEX: (draws,),
             graph.RANKS: (candidates,),
             graph.TOP_TOKEN: (draws, candidates),
@@ -228,7 +233,8 @@ class Runs:
             for specs in (self._inputs, self._outputs)
         )
         bound = self._bound[shape] = _Bound(self._decoder.session, inputs, outputs)
-        bound.arrays[graph.RANKS][:] = np.arange(candidates)
+        for name in (graph.STEPS, graph.PLACES, graph.RANKS):
+            bound.arrays[name][:] = np.arange(len(bound.arrays[name]))
         layers = self._generation.layers
         cache = self._stage if shape.staged and self._stage is not None else self.cache
         bound.bind_cache(cache, shape.first, rows, graph.past(layers), graph.present(layers))

@@ -1,28 +1,22 @@
 """The part of a graph that draws tokens, against numpy."""
 
 import functools
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 import pytest
 import torch
-from torch import Tensor, nn
 
 from services.kit.inference.bundle import Array
 from services.kit.training.export import session
-from services.language.training.graph import exported
 from services.language.training.graph_run import greedy
 from services.language.training.model_file import finished
-from services.language.training.sampler import CANDIDATES, INPUTS, OF_DRAWS, OUTPUTS, sampled
+from services.language.training.sampler import CANDIDATES, INPUTS, OF_DRAWS, OF_MOST_PROBABLE, OUTPUTS
+from services.language.training.sampler_graph import MostProbable, Sampler
+from services.language.training.traced import exported
 
 ROWS = 2000
-
-
-class Sampler(nn.Module):
-    def forward(self, logits: Tensor, sampling: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        return sampled(logits, *sampling)
 
 
 @functools.cache
@@ -164,6 +158,19 @@ def test_a_draw_is_the_same_to_the_bit_among_as_few_candidates_as_it_needs(count
         assert few[name].tobytes() == whole[name].tobytes()
     for name in ("top_token", "top_logprob"):
         assert few[name].tobytes() == whole[name][:, :count].tobytes()
+
+
+def test_the_most_probable_tokens_are_found_more_quickly_to_the_bit() -> None:
+    logits = np.round(some_logits(300), 1)  # of equals the lowest
+    forced = np.where(np.arange(ROWS) % 5, -1, np.arange(ROWS) % 300)[:, np.newaxis]
+    example = (torch.ones(5, 300), torch.ones(5, 1, dtype=torch.int64), torch.arange(6))
+    exported_graph = exported(MostProbable(), example, ["logits", *OF_MOST_PROBABLE], OUTPUTS)
+    quick = session(finished(exported_graph, half=False))
+    for count in (1, 20):
+        found = quick.run(list(OUTPUTS), {"logits": logits, "forced": forced, "ranks": np.arange(count)})
+        whole = run(logits, forced=forced[:, 0], ranks=np.arange(count))
+        found[:2] = [array[:, 0] for array in found[:2]]
+        assert all(one.tobytes() == whole[name].tobytes() for name, one in zip(OUTPUTS, found, strict=True))
 
 
 def test_what_is_neutral_changes_nothing() -> None:

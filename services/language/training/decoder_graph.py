@@ -1,4 +1,4 @@
-"""DecoderGraph and EncoderGraph: the networks as the exporter has to see them, with caches and the sampler."""
+"""DecoderGraph and EncoderGraph: the networks as the exporter has to see them, with caches."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,6 @@ from services.language.training import nodes
 from services.language.training.decoder import Decoder
 from services.language.training.encoder_decoder import EncoderDecoder
 from services.language.training.layers import ACTIVATIONS, Attention, CrossAttention, FeedForward, Layer
-from services.language.training.sampler import sampled
 
 
 class DecoderGraph(nn.Module):
@@ -25,27 +24,29 @@ class DecoderGraph(nn.Module):
         self,
         token_ids: Tensor,
         start: Tensor,
+        steps: Tensor,
+        places: Tensor,
         out_index: Tensor,
-        sampling: Sequence[Tensor],
         source: Sequence[Tensor],
         past: Sequence[Tensor],
     ) -> tuple[Tensor, ...]:
-        """What `sampled` gives, and the caches with these tokens in them.
+        """Logits, float32 [N, vocab], and the caches with these tokens in them.
 
         Args:
             token_ids: int64 [B, T], right-padded.
             start: int64 [B], the tokens of each row that are in the cache.
-            out_index: int64 [N], which of the B * T positions get a token.
-            sampling: what `sampled` takes.
+            steps, places: int64 [T] and [M]: 0, 1, ...
+            out_index: int64 [N], which of the B * T positions.
             source: empty, or the lengths of the sources, int64 [B], and keys and values of every layer.
             past: keys and values of every layer, each [B, kv_heads, M, head_dim].
         """
-        config, positions = self.network.config, self._positions(token_ids, start)
+        last = start[:, None] + steps  # place of each token
+        positions = torch.clamp(last, max=self.network.config.max_tokens - 1)  # padding may lie behind all there are
         x = self.network.tokens(token_ids)
         if self.network.positions is not None:
             x = x + self.network.positions(positions)
         more, present = None, []
-        mask = self._mask(token_ids, start, past[0])
+        mask = self._mask(last, places, past[0].dtype)
         parts = zip(_of(self.network.layers), self.attention, self.feed_forward, strict=True)
         for index, (layer, attention, feed_forward) in enumerate(parts):
             assert isinstance(attention, _Projected)
@@ -58,21 +59,13 @@ class DecoderGraph(nn.Module):
             y, x = _normalised(x, more, layer.mlp_norm)
             more = feed_forward(y)
         x, _ = _normalised(x, more, self.network.norm)
-        rows = torch.index_select(x.reshape(-1, config.width), 0, out_index)
-        return (*sampled(self.network.logits(rows).float(), *sampling), *present)
+        rows = nodes.gathered(x, out_index)
+        return (self.network.logits(rows).float(), *present)
 
-    def _positions(self, token_ids: Tensor, start: Tensor) -> Tensor:
-        """int64 [B, T]; padding may lie behind the last position there is."""
-        return torch.clamp(
-            start[:, None] + torch.arange(token_ids.shape[1])[None], max=self.network.config.max_tokens - 1
-        )
-
-    def _mask(self, token_ids: Tensor, start: Tensor, keys: Tensor) -> Tensor:
+    def _mask(self, last: Tensor, places: Tensor, dtype: torch.dtype) -> Tensor:
         """[B, 1, heads / kv_heads * T, M]: 0 where a position sees a key, else what makes it too small."""
         config = self.network.config
-        last = start[:, None] + torch.arange(token_ids.shape[1])[None]
-        seen = torch.arange(keys.shape[2])[None, None] <= last[:, :, None]
-        mask = torch.where(seen, 0.0, -1e9).to(keys.dtype)[:, None]
+        mask = torch.where(places <= last[:, None, :, None], 0.0, -1e9).to(dtype)
         return torch.cat([mask] * (config.heads // config.kv_heads), 2)
 
     def _attention(
@@ -129,7 +122,7 @@ def _normalised(x: Tensor, more: Tensor | None, norm: nn.RMSNorm | nn.LayerNorm)
 
 
 def _cross(part: CrossAttention, x: Tensor, length: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    q = part.split(part.query(x))
+    q = nodes.by_head(part.query(x), part.head_dim)
     return part.output(nodes.attention(q, keys, values, length))  # type: ignore[no-any-return]
 
 
@@ -153,14 +146,11 @@ class _Projected(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """[B, heads + kv_heads, T, head_dim] and [B, kv_heads, T, head_dim]."""
-        first, values = self._by_head(self.queries_and_keys(x)), self._by_head(self.values(x))
+        first, values = (nodes.by_head(part(x), self.head_dim) for part in (self.queries_and_keys, self.values))
         if self.query_norm is not None and self.key_norm is not None:
             q, k = torch.split(first, [self.heads, self.kv_heads], 1)
             first = torch.cat((nodes.rms_norm(q, self.query_norm), nodes.rms_norm(k, self.key_norm)), 1)
         return first, values
-
-    def _by_head(self, x: Tensor) -> Tensor:
-        return x.reshape(*x.shape[:-1], -1, self.head_dim).transpose(1, 2)
 
 
 class _Gated(nn.Module):

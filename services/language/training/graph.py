@@ -2,7 +2,8 @@
 
 The decoder's graph takes, B, T, N, K, A, M and S being any sizes from 1 on:
 
-    token_ids int64 [B, T], start int64 [B], out_index int64 [N]; what the sampler takes, [N, 1], [K] and [A];
+    token_ids int64 [B, T], start int64 [B], steps int64 [T], places int64 [M], out_index int64 [N];
+    what the sampler takes, and plain, bool [1]: whether all draws are of the most probable token, as it is;
     with an encoder: source_length int64 [B] and cross_k_0, cross_v_0, cross_k_1, ... [B, heads, S, head_dim];
     past_k_0, past_v_0, past_k_1, ... [B, kv_heads, M, head_dim].
 
@@ -14,18 +15,16 @@ import copy
 from collections.abc import Sequence
 from typing import Any, Literal, TypeVar
 
-import onnx
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from services.kit.inference.manifest import Generation
-from services.kit.training.export import _quiet
-from services.language.training import sampler
 from services.language.training.decoder import Decoder
 from services.language.training.decoder_graph import DecoderGraph, EncoderGraph
 from services.language.training.encoder_decoder import EncoderDecoder
 from services.language.training.model_file import finished
-from services.language.training.nodes import OPSET
+from services.language.training.sampler_graph import with_sampler
+from services.language.training.traced import exported, integers
 
 Network = Decoder | EncoderDecoder
 AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
@@ -34,7 +33,6 @@ DTYPES: dict[Precision, torch.dtype] = {"FP32": torch.float32, "FP16": torch.flo
 
 
 LARGEST = 2**31 - 2**26  # bytes of an ONNX file's weights: protobuf takes less than 2 GiB, and the graph needs some
-_INTEGERS = {"top_k": torch.int64, "forced": torch.int64}
 
 
 class NotExportableError(Exception):
@@ -54,26 +52,17 @@ def to_onnx(network: Network, precision: Precision = "FP32", *, half_file: bool 
         NotExportableError: the file would be larger than ONNX allows.
     """
     graph = DecoderGraph(_in_precision(network, precision))
-    inputs = decoder_inputs(network)
-    return finished(exported(graph, _example(network, precision), inputs, decoder_outputs(network)), half=half_file)
+    source = ["source_length", *_of_layers("cross", network)] if isinstance(network, EncoderDecoder) else []
+    inputs = ["token_ids", "start", "steps", "places", "out_index", *source, *_of_layers("past", network)]
+    model = exported(graph, _example(network, precision), inputs, ["logits", *_of_layers("present", network)])
+    return finished(with_sampler(model, network.config.vocab), half=half_file)
 
 
 def encoder_to_onnx(network: EncoderDecoder, precision: Precision = "FP32", *, half_file: bool = False) -> bytes:
     """The encoder as an ONNX file; arguments and errors are those of `to_onnx`."""
     graph = EncoderGraph(_in_precision(network, precision))
-    model = exported(graph, (_integers(2, 3), _integers(2)), ["source", "source_length"], _of_layers("cross", network))
+    model = exported(graph, (integers(2, 3), integers(2)), ["source", "source_length"], _of_layers("cross", network))
     return finished(model, half=half_file)
-
-
-def decoder_inputs(network: Network) -> list[str]:
-    """The names of the decoder's inputs, in order."""
-    source = ["source_length", *_of_layers("cross", network)] if isinstance(network, EncoderDecoder) else []
-    return ["token_ids", "start", "out_index", *sampler.INPUTS, *source, *_of_layers("past", network)]
-
-
-def decoder_outputs(network: Network) -> list[str]:
-    """The names of the decoder's outputs, in order."""
-    return [*sampler.OUTPUTS, *_of_layers("present", network)]
 
 
 def round_weights(network: Network) -> None:
@@ -110,26 +99,6 @@ def describe(
     )
 
 
-def exported(
-    graph: nn.Module, example: tuple[Any, ...], inputs: Sequence[str], outputs: Sequence[str]
-) -> onnx.ModelProto:
-    """A traced graph, its sizes free where `_free` says so."""
-    with _quiet():
-        program = torch.onnx.export(
-            graph,
-            example,
-            input_names=list(inputs),
-            output_names=list(outputs),
-            dynamic_shapes=tuple(map(_free, example)),
-            opset_version=OPSET,
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-        )
-    assert program is not None
-    return program.model_proto
-
-
 def _in_precision(network: AnyNetwork, precision: Precision) -> AnyNetwork:
     """A copy where numbers change, in evaluation mode."""
     dtype = DTYPES[precision]
@@ -144,31 +113,13 @@ def _in_precision(network: AnyNetwork, precision: Precision) -> AnyNetwork:
 def _example(network: Network, precision: Precision) -> tuple[Any, ...]:
     """What the decoder's graph is traced with: every size is another, and every tensor an object of its own."""
     config, dtype = network.config, DTYPES[precision]
-    rows, adjusted = 5, 4
-    sampling = [
-        *(torch.ones(rows, 1, dtype=_INTEGERS.get(name, torch.float32)) for name in sampler.OF_DRAWS),
-        torch.arange(8),
-        _integers(adjusted, 2),
-        *(torch.ones(adjusted) for _ in range(2)),
-    ]
     past = [torch.zeros(2, config.kv_heads, 7, config.head_dim, dtype=dtype) for _ in range(2 * config.layers)]
     source = []
     if isinstance(network, EncoderDecoder):
         cross = [torch.zeros(2, config.heads, 6, config.head_dim, dtype=dtype) for _ in range(2 * config.layers)]
-        source = [_integers(2), *cross]
-    return _integers(2, 3), _integers(2), _integers(rows), sampling, source, past
-
-
-def _integers(*shape: int) -> Tensor:
-    return torch.ones(shape, dtype=torch.int64)
-
-
-def _free(example: Tensor | list[Tensor]) -> Any:
-    """Which sizes of an example may be any; those of heads and their numbers may not, nor those of pairs."""
-    if isinstance(example, list):
-        return [_free(tensor) for tensor in example]
-    auto = torch.export.Dim.AUTO
-    return {0: auto, 2: auto} if example.ndim == 4 else {0: auto, 1: auto} if example.shape[1:] == (3,) else {0: auto}
+        source = [integers(2), *cross]
+    token_ids, start, steps, places = integers(2, 3), integers(2), integers(3), integers(7)
+    return token_ids, start, steps, places, integers(5), source, past
 
 
 def _of_layers(kind: str, network: Network) -> list[str]:

@@ -1,6 +1,6 @@
 """GraphRun: a model that writes texts, run on the CPU a step at a time; for training, parity and known answers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,11 @@ class Cache:
 
     past: dict[str, Array]  # past_k_0, ..., each [B, kv_heads, M, head_dim]
     source: dict[str, Array]  # source_length and cross_k_0, ...; empty without an encoder
+
+    @property
+    def memory(self) -> int:
+        """Tokens that there is room for."""
+        return int(next(iter(self.past.values())).shape[2])
 
 
 class GraphRun:
@@ -57,7 +62,8 @@ class GraphRun:
             sampling: what the sampler takes and is not as `greedy` has it; for each draw a number.
         """
         inputs = {"token_ids": token_ids, "start": start, "out_index": out_index}
-        inputs |= greedy(len(out_index)) | sampling | cache.source
+        inputs |= counted(token_ids.shape[1], cache.memory)
+        inputs |= greedy(len(out_index)) | plain(sampling) | sampling | cache.source
         binding = self._decoder.io_binding()
         for name, array in inputs.items():
             binding.bind_cpu_input(name, np.ascontiguousarray(array[:, np.newaxis] if name in OF_DRAWS else array))
@@ -112,7 +118,19 @@ def greedy(rows: int) -> dict[str, Array]:
         "adjust_index": np.zeros((1, 2), np.int64),
         "adjust_scale": np.ones(1, np.float32),
         "adjust_bias": np.zeros(1, np.float32),
+        "plain": np.ones(1, bool),
     }
+
+
+def counted(steps: int, memory: int) -> dict[str, Array]:
+    """The inputs that are no more than sizes."""
+    return {"steps": np.arange(steps), "places": np.arange(memory)}
+
+
+def plain(sampling: Mapping[str, Array]) -> dict[str, Array]:
+    """Whether draws with these wishes are of the most probable token as it is."""
+    drawn = (sampling.get("top_k", np.ones(1)) > 1).any() or "adjust_index" in sampling
+    return {"plain": np.array([not drawn])}
 
 
 def padded(rows: Sequence[Sequence[int]]) -> Array:

@@ -12,7 +12,7 @@ from services.kit.inference.bundle import Array
 from services.language.training.encoder_decoder import EncoderDecoder
 from services.language.training.graph import Network, Precision
 from services.language.training.graph_check import random_texts
-from services.language.training.graph_run import GraphRun, padded
+from services.language.training.graph_run import GraphRun, counted, padded, plain
 from services.language.training.sampler import CANDIDATES, OF_DRAWS
 
 MEMORY = 64
@@ -58,6 +58,7 @@ def known_answers(
     del answers["top_token"]  # some of so many lie close together
     inputs |= {name: inputs[name][:, np.newaxis] for name in OF_DRAWS}  # as the graph has them
     answers |= {name: answers[name][:, np.newaxis] for name in ("token", "logprob")}
+    inputs |= counted(inputs["token_ids"].shape[1], MEMORY) | plain(inputs)
     return inputs | _caches(run, len(texts), precision), answers
 
 

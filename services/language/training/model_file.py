@@ -12,6 +12,8 @@ SMALLEST = 256  # numbers of a weight that is worth a node of its own
 SIZES: dict[str, tuple[str, ...]] = {
     "token_ids": ("batch", "time"),
     "start": ("batch",),
+    "steps": ("time",),
+    "places": ("memory",),
     "source_length": ("batch",),
     "source": ("batch", "source"),
     "cross": ("batch", "heads", "source"),

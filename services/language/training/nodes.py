@@ -16,6 +16,18 @@ FUSED = "com.microsoft"  # the domain of ONNX Runtime's own nodes
 Attributes = dict[str, int | float | str | bool | Sequence[int] | Sequence[float] | Sequence[str] | Sequence[bool]]
 
 
+def by_head(x: Tensor, head_dim: int) -> Tensor:
+    """[B, heads, T, head_dim] from [B, T, heads * head_dim]."""
+    heads = x.shape[2] // head_dim
+    return _reshaped(x, (0, 0, heads, head_dim), (*x.shape[:2], heads, head_dim)).transpose(1, 2)
+
+
+def gathered(x: Tensor, index: Tensor) -> Tensor:
+    """[N, M]: the rows of x [B, T, M], one after the other, at `index` [N]."""
+    rows = x.reshape(-1, x.shape[2])
+    return _node("Gather", [rows, index], x, {"axis": 0}, shape=(*index.shape, x.shape[2]))
+
+
 def scattered(cache: Tensor, new: Tensor, start: Tensor) -> Tensor:
     """The cache [B, heads, M, head_dim] with `new` [B, heads, T, head_dim] written from `start` [B] on."""
     return _node("TensorScatter", [cache, new, start], cache, {"axis": 2, "mode": "linear"})
@@ -31,17 +43,18 @@ def causal_attention(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> T
     if shared == 1:
         twice, mask = (torch.cat((x[:, :, :1], x), 2) for x in (q, mask))
         y = _node("Attention", [twice, keys, values, mask], twice, None)
-        return y[:, :, 1:].transpose(1, 2).flatten(2)
-    folded = q.reshape(q.shape[0], keys.shape[1], shared * q.shape[2], q.shape[3])
+        return _side_by_side(y[:, :, 1:])
+    batch, heads, steps, width = q.shape
+    folded = _reshaped(q, (0, keys.shape[1], -1, width), (batch, keys.shape[1], shared * steps, width))
     y = _node("Attention", [folded, keys, values, mask], folded, None)
-    return y.reshape(q.shape).transpose(1, 2).flatten(2)
+    return _side_by_side(_reshaped(y, (0, heads, -1, width), q.shape))
 
 
 def attention(q: Tensor, keys: Tensor, values: Tensor, lengths: Tensor) -> Tensor:
     """[B, T, heads * head_dim] from queries [B, heads, T, head_dim] and as many of the keys as `lengths` [B] says."""
     twice = torch.cat((q[:, :, :1], q), 2)
     y = _node("Attention", [twice, keys, values, None, None, None, lengths], twice, {"is_causal": 0})
-    return y[:, :, 1:].transpose(1, 2).flatten(2)
+    return _side_by_side(y[:, :, 1:])
 
 
 def rms_norm(x: Tensor, norm: nn.RMSNorm) -> Tensor:
@@ -89,6 +102,17 @@ def added_norm(x: Tensor, more: Tensor, norm: nn.RMSNorm | nn.LayerNorm) -> tupl
         version=1,
     )
     return normalised, total
+
+
+def _side_by_side(y: Tensor) -> Tensor:
+    """[B, T, heads * head_dim] from [B, heads, T, head_dim]."""
+    batch, heads, steps, width = y.shape
+    return _reshaped(y.transpose(1, 2), (0, 0, heads * width), (batch, steps, heads * width))
+
+
+def _reshaped(x: Tensor, sizes: Sequence[int], shape: Sequence[int | torch.SymInt]) -> Tensor:
+    """x in another shape; with sizes that are known, 0 for one that stays and -1 for what is left, it is one node."""
+    return _node("Reshape", [x, torch.tensor(sizes)], x, None, shape=shape)
 
 
 def _over_last(norm: nn.RMSNorm | nn.LayerNorm) -> Attributes:

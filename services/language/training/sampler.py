@@ -1,4 +1,7 @@
-"""The part of a graph that draws a token from logits, and says how probable it and the best others were."""
+"""The part of a graph that draws a token from logits, and says how probable it and the best others were.
+
+Where all of a run's tokens are the most probable ones, and no logit changes, `MostProbable` gives what `Sampler` would.
+"""
 
 import torch
 from torch import Tensor
@@ -8,6 +11,7 @@ from services.language.training import nodes
 CANDIDATES = 64  # a token is drawn among so many at most
 OF_DRAWS = ("temperature", "top_k", "top_p", "min_p", "uniform", "forced")  # inputs [N, 1]
 INPUTS = (*OF_DRAWS, "ranks", "adjust_index", "adjust_scale", "adjust_bias")  # of `sampled`, after the logits
+OF_MOST_PROBABLE = ("forced", "ranks")  # of `most_probable`
 OUTPUTS = ("token", "logprob", "top_token", "top_logprob")
 
 
@@ -49,6 +53,14 @@ def sampled(
     probabilities = torch.exp((best - best[:, :1]) / temperature)
     drawn = torch.gather(tokens, 1, _drawn(torch.where(ranks < top_k, probabilities, 0.0), top_p, min_p, uniform))
     token = torch.where(forced >= 0, forced, drawn)
+    return token, torch.gather(every, 1, token), tokens, torch.gather(every, 1, tokens)
+
+
+def most_probable(logits: Tensor, forced: Tensor, ranks: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What `sampled` gives, to the bit, where every top_k is 1 and no logit changes."""
+    every = torch.log_softmax(logits, -1)
+    tokens = torch.topk(logits, ranks.shape[0]).indices
+    token = torch.where(forced >= 0, forced, tokens[:, :1])
     return token, torch.gather(every, 1, token), tokens, torch.gather(every, 1, tokens)
 
 

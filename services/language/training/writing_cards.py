@@ -10,8 +10,8 @@ DATE_WEIGHTS = (
 )
 PYTHON_WEIGHTS = ("layers.py", "decoder.py", "python_source.py", "python_writer.py", "resumable.py")
 EXPORT = (
-    *("export.py", "graph.py", "decoder_graph.py", "nodes.py", "sampler.py", "model_file.py"),
-    *("graph_run.py", "graph_check.py", "known.py", "written.py"),
+    *("export.py", "graph.py", "decoder_graph.py", "nodes.py", "sampler.py", "sampler_graph.py", "branches.py"),
+    *("traced.py", "model_file.py", "graph_run.py", "graph_check.py", "known.py", "written.py"),
 )
 
 CARDS: tuple[Card, ...] = (

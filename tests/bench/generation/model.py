@@ -93,7 +93,10 @@ def make_genai(files: Files) -> bool:
 
 
 def _exports(path: Path) -> bool:
-    names = "layers decoder nodes sampler decoder_graph graph model_file graph_run graph_check known export"
+    names = (
+        "layers decoder nodes sampler decoder_graph traced branches sampler_graph graph "
+        "model_file graph_run graph_check known export"
+    )
     return path.stem in names.split()
 
 
