@@ -3,6 +3,7 @@
 MAKEFLAGS += --no-print-directory
 PYTHON_BIN := .venv/bin/python
 BUF := @bufbuild/buf@1.75.0
+PARALLEL := -n logical --maxprocesses 4 --dist loadfile
 export BASE_IMAGE GPU PYTHON
 export ORT_DISABLE_TELEMETRY ?= 1
 
@@ -37,7 +38,7 @@ type: setup-dev ## mypy, strict
 	@$(PYTHON_BIN) -m mypy
 
 unit: setup-dev ## quick tests without network
-	@$(PYTHON_BIN) -m pytest -q tests/unit
+	@$(PYTHON_BIN) -m pytest -q $(PARALLEL) tests/unit
 
 test-hf: ## checkpoints of every family that `trivium export language` takes, against the library transformers
 	@deploy/local/setup dev train hf

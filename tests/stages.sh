@@ -35,8 +35,10 @@ stage setup 1200 deploy/local/setup dev train
 stage lint 300 make lint
 stage type 600 make type
 stage protos 120 "$python" protos/generate.py --check
-stage unit 600 "$python" -m pytest -q tests/unit
-stage parity 600 "$python" -m pytest -q tests/parity
+# On several cores; the tests of a file, which share what they start, on one of them.
+set -- "$python" -m pytest -q -n logical --maxprocesses 4 --dist loadfile
+stage unit 600 "$@" tests/unit
+stage parity 600 "$@" tests/parity
 stage integration 1200 "$python" -m pytest -q tests/integration
 stage chaos 1200 "$python" -m pytest -q -m "not long" tests/chaos
 printf '\n%sall stages passed\n' "$times"
