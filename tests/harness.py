@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,7 +54,10 @@ def free_port() -> int:
 def still_running(processes: Sequence[psutil.Process], timeout_s: float) -> list[psutil.Process]:
     """Those that run on after so long. What has ended and was not yet collected has ended: by whom an orphan is
     collected, and when, is the machine's affair."""
-    return list(filter(_runs, psutil.wait_procs(processes, timeout=timeout_s)[1]))
+    end = time.monotonic() + timeout_s
+    while (running := list(filter(_runs, processes))) and time.monotonic() < end:
+        time.sleep(0.02)  # whoever is not their parent is told nothing
+    return running
 
 
 def _runs(process: psutil.Process) -> bool:
@@ -113,10 +117,13 @@ class Replica:
 
 
 class Consul:
-    """A Consul agent of the test's own, on ports of its own."""
+    """A Consul agent of the test's own, on ports of its own.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    It leads at once and what it knows ends with it, as that of `make run`, unless it is durable.
+    """
+
+    def __init__(self, folder: Path, *, durable: bool = False) -> None:
+        self.folder, self.durable = folder, durable
         self.ports = {name: free_port() for name in ("http", "server", "serf_lan", "serf_wan")}
         self._child: Child | None = None
 
@@ -126,15 +133,16 @@ class Consul:
         return f"http://127.0.0.1:{self.ports['http']}"
 
     async def start(self) -> None:
-        """Starts it, or starts it again with the data it had."""
+        """Starts it, or starts it again, with the data it had if it is durable."""
         found = await asyncio.to_thread(
             subprocess.run, [ROOT / "deploy/local/get_consul", ROOT / ".cache/consul"], capture_output=True, check=True
         )
         ports = [f"-{name.replace('_', '-')}-port={port}" for name, port in self.ports.items()]
         quiet = ["-dns-port=-1", "-grpc-port=-1", "-bind=127.0.0.1", "-client=127.0.0.1", "-log-level=warn"]
-        server = ["-server", "-bootstrap-expect=1", f"-data-dir={self.folder / 'consul'}", "-node=test"]
-        config = ["-hcl=performance { raft_multiplier = 1 }", "-hcl=disable_update_check = true"]
-        command = (found.stdout.decode().strip(), "agent", *server, *ports, *quiet, *config)
+        durable = ["-server", "-bootstrap-expect=1", f"-data-dir={self.folder / 'consul'}"]
+        config = ["-node=test", "-hcl=performance { raft_multiplier = 1 }", "-hcl=disable_update_check = true"]
+        mode = durable if self.durable else ["-dev"]
+        command = (found.stdout.decode().strip(), "agent", *mode, *ports, *quiet, *config)
         self._child = await Child.spawn(Program("consul", "consul", command, os.environ), self.folder / "consul.log")
 
     async def kill(self) -> None:
@@ -147,17 +155,17 @@ class Consul:
 class Suite:
     """Consul, and whatever a test starts beside it. Ends all of it when it is closed."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.consul = folder, Consul(folder)
+    def __init__(self, folder: Path, *, durable: bool = False) -> None:
+        self.folder, self.consul = folder, Consul(folder, durable=durable)
         self.instances: dict[str, tuple[Instance, ...]] = {}  # what Consul says now, by Consul service
         self._changed = asyncio.Condition()
         self.replicas: list[Replica] = []
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def open(cls, folder: Path) -> AsyncIterator["Suite"]:
-        """With a running Consul and nothing else."""
-        suite = cls(folder)
+    async def open(cls, folder: Path, *, durable: bool = False) -> AsyncIterator["Suite"]:
+        """With a running Consul, durable or not, and nothing else."""
+        suite = cls(folder, durable=durable)
         async with suite.running():
             yield suite
 

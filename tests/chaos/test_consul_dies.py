@@ -11,7 +11,7 @@ from tests.harness import Suite, Traffic, serving
 async def test_calls_go_on_while_consul_is_dead_and_after_it_came_back_empty(
     tmp_path: Path, bundle_folder: Path, classify: Callable[[Any], Any], connect: Callable[[str], Any]
 ) -> None:
-    async with Suite.open(tmp_path) as suite:
+    async with Suite.open(tmp_path, durable=True) as suite:
         await suite.start("vision", "vision-1", BUNDLES_DIR=bundle_folder, DEFAULT_MODEL="colours")
         gateway = await suite.start_gateway()
         await serving(gateway.address, "model/colours")
@@ -32,7 +32,7 @@ async def test_calls_go_on_while_consul_is_dead_and_after_it_came_back_empty(
 async def test_an_instance_that_comes_while_consul_is_dead_is_found_afterwards(
     tmp_path: Path, bundle_folder: Path, classify: Callable[[Any], Any], connect: Callable[[str], Any]
 ) -> None:
-    async with Suite.open(tmp_path) as suite:
+    async with Suite.open(tmp_path, durable=True) as suite:
         gateway = await suite.start_gateway(ready="liveness")
         await suite.consul.kill()
         await suite.launch("vision", "vision-1", BUNDLES_DIR=bundle_folder, DEFAULT_MODEL="colours")
