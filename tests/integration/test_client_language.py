@@ -354,22 +354,24 @@ async def addresses(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[l
 
 @pytest.mark.asyncio(loop_scope="module")
 async def test_a_real_service_writes_the_same_text_piece_by_piece_and_whole(addresses: list[str]) -> None:
+    wish: dict[str, Any] = {"max_new_tokens": 200, "ignore_eos": True, "temperature": 0.9, "logprobs": 2}
+
     def ask() -> None:
         with Client(addresses[0]) as client:
-            *others, last = client.generate(PROMPT, GPT, max_new_tokens=24, temperature=0.9, logprobs=2)
-            assert others
+            *others, last = client.generate(PROMPT, GPT, **wish)
+            assert others  # a text of so many tokens takes longer than the machine keeps a process waiting
             assert (last.finish_reason, last.model) == ("length", f"{GPT}:1")
-            whole = client.complete(PROMPT, max_new_tokens=24, temperature=0.9, logprobs=2, seed=last.seed)
+            whole = client.complete(PROMPT, seed=last.seed, **wish)
             assert "".join(piece.text for piece in (*others, last)) == whole.text
             assert tuple(token for piece in (*others, last) for token in piece.token_ids) == whole.token_ids
-            assert (whole.usage.generated_tokens, len(whole.logprobs)) == (24, 24)
+            assert (whole.usage.generated_tokens, len(whole.logprobs)) == (200, 200)
             assert {len(token.alternatives) for token in whole.logprobs} == {2}
             assert client.detokenize(whole.token_ids).text == whole.text
             scored = client.score(whole.token_ids, PROMPT)
             assert [token.token_id for token in scored.tokens] == list(whole.token_ids)
             made = [token.logprob for token in whole.logprobs]
             assert [token.logprob for token in scored.tokens] == pytest.approx(made, abs=1e-4)
-            assert scored.logprob == pytest.approx(sum(made), abs=1e-3)
+            assert scored.logprob == pytest.approx(sum(made), abs=1e-2)
 
     await asyncio.to_thread(ask)
 

@@ -82,7 +82,8 @@ class Run:
     def children(self) -> list[psutil.Process]:
         """Every process below the launcher, once Consul, the gateway and the services are among them.
 
-        None of them is a copy of the launcher that has yet to become a program: whoever stops that stops the launcher.
+        What looks for Consul has ended by then. None of them is a copy of the launcher that has yet to become a
+        program: whoever stops that stops the launcher.
         """
         launcher = psutil.Process(self.launcher.pid)
         found: list[psutil.Process] = []
@@ -90,7 +91,9 @@ class Run:
         def complete() -> bool:
             found[:] = launcher.children(recursive=True)
             with contextlib.suppress(psutil.NoSuchProcess):
-                return len(found) >= 4 and launcher.cmdline() not in [child.cmdline() for child in found]
+                commands = [child.cmdline() for child in found]
+                agents = [command for command in commands if "agent" in command]
+                return len(found) >= 4 and len(agents) == 1 and launcher.cmdline() not in commands
             return False
 
         eventually(complete)
@@ -240,7 +243,7 @@ def test_a_second_interrupt_waits_for_nobody(starting: Run) -> None:
     starting.until("stopping")
     eventually(lambda: interrupted(starting.launcher), 2)
     assert starting.launcher.returncode == 0
-    assert still_running(children, 0.5) == []
+    assert still_running(children, STOP_S) == []
 
 
 def interrupted(launcher: "subprocess.Popen[str]") -> bool:
@@ -255,13 +258,13 @@ def test_what_hangs_is_killed_in_time(starting: Run) -> None:
         child.suspend()
     starting.launcher.terminate()
     assert starting.launcher.wait(STOP_S) == 0
-    assert still_running(children, 0.5) == []
+    assert still_running(children, STOP_S) == []
 
 
 def test_no_child_outlives_a_launcher_that_is_killed(starting: Run) -> None:
     children = starting.children()
     starting.launcher.kill()
-    assert still_running(children, 2) == []
+    assert still_running(children, STOP_S) == []
     assert starting.processes() == {}
 
 
@@ -271,7 +274,7 @@ def test_an_interrupt_stops_everything_in_order_and_in_time(run: Run) -> None:
     assert len(children) >= 3
     run.launcher.send_signal(signal.SIGINT)
     assert run.launcher.wait(STOP_S) == 0
-    assert still_running(children, 0.5) == []
+    assert still_running(children, STOP_S) == []
     assert not (run.folder / "run.json").exists()
     with pytest.raises(AssertionError):  # the launcher's last lines
         run.until("nothing like this")
