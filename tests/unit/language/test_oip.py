@@ -11,7 +11,7 @@ from inference import grpc_service_pb2 as oip
 from services.kit.call import Call
 from services.kit.deadline import Deadline
 from services.kit.errors import InputTooLarge, InvalidField
-from services.kit.inference.oip.servicer import Answer
+from services.kit.inference.oip import Answer
 from services.language.leaving import Leaving
 from services.language.oip import TextInfer
 from services.language.scheduler import Scheduler
