@@ -44,6 +44,11 @@ class Batch:
         return self._memory.texts(max(text.longest for text in texts), max(len(text.source or ()) for text in texts))
 
     @property
+    def writing(self) -> list[int]:
+        """The slots of the texts that take one token in the next run."""
+        return [slot for slot, row in enumerate(self.rows) if row.to_read == 1 and row.scored_from is None]
+
+    @property
     def reserved(self) -> int:
         """Tokens of the caches that the texts in work may fill until their ends."""
         return sum(row.longest + len(row.source or ()) for row in self.rows)
@@ -128,7 +133,7 @@ class Batch:
 
     def decode(self, slots: list[int] | None = None) -> Made | None:
         """Takes every text that is being written one token further, in one run."""
-        writing = slots or [slot for slot, row in enumerate(self.rows) if row.to_read == 1 and row.scored_from is None]
+        writing = slots or self.writing
         if not writing:
             return None
         first = slots[0] if slots else 0  # always the same one, so that what is bound to memory serves again

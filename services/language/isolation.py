@@ -1,14 +1,18 @@
-"""Isolation: a run that fails is made again in halves, until the texts that no run can take are alone.
+"""Isolation: a run that fails is made again as smaller ones, until the texts that no run can take are alone.
 
 A run that fails changes nothing: what its texts had in the cache is as it was, and their draws are those of their
 places. So whoever is run again gets the bits that it would have had.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from services.language.sequence import Chosen, Finish, Sequence
+
+AGAIN = 256  # runs that go well before larger ones are tried again
 
 
 @dataclass(slots=True)
@@ -57,22 +61,125 @@ class Run(Protocol):
         """
 
 
-def isolated(
-    run: Run, failed: Callable[[RunFailed], None], slots: list[int] | None = None
-) -> tuple[list[Made], list[Sequence]]:
-    """The runs that were made, and the texts that no run can take; all of them keep their slots.
+class Batch(Protocol):
+    """Texts in slots, and the runs that take them on."""
+
+    rows: list[Sequence]
+
+    @property
+    def writing(self) -> list[int]:
+        """The slots of those that take one token in the next run."""
+
+    def encode(self, slots: list[int] | None = None) -> Made | None:
+        """Reads sources. This and the others are a Run."""
+
+    def prefill(self, budget: int, slots: list[int] | None = None) -> Made | None:
+        """Reads at most so many tokens of prompts."""
+
+    def decode(self, slots: list[int] | None = None) -> Made | None:
+        """Takes texts one token further."""
+
+
+# The runs that were made, and the texts that no run can take; all of them keep their slots.
+Outcome = tuple[list[Made], list[Sequence]]
+
+
+class Limit:
+    """How much goes into one run: all there is, or less after the engine has failed with more and not with that.
+
+    An engine that lacks memory for so much is not asked for it every time. It doubles after AGAIN runs that went well.
+    """
+
+    def __init__(self) -> None:
+        self._most = math.inf
+        self._well = 0
+
+    def within(self, wanted: int) -> int:
+        """As much of it as one run may have; at least 1."""
+        return int(min(wanted, self._most))
+
+    def failed(self, size: int) -> None:
+        """A run of so much has failed, and smaller ones have not."""
+        self._most, self._well = max(1, size // 2), 0
+
+    def went_well(self) -> None:
+        """A run has not failed."""
+        self._well += 1
+        if self._well >= AGAIN:
+            self._most, self._well = 2 * self._most, 0
+
+
+class Isolation:
+    """The runs of one batch.
 
     Args:
         failed: told of each run that failed.
     """
-    try:
-        made = run(slots)
-    except RunFailed as failure:
-        failed(failure)
-        if len(failure.slots) == 1:
-            return [], failure.texts
-        half = len(failure.slots) // 2
-        runs, lost = isolated(run, failed, failure.slots[:half])
-        more_runs, more_lost = isolated(run, failed, failure.slots[half:])
-        return runs + more_runs, lost + more_lost
-    return [] if made is None else [made], []
+
+    def __init__(self, batch: Batch, failed: Callable[[RunFailed], None]) -> None:
+        self._batch, self._told = batch, failed
+        self._reads, self._writes = Limit(), Limit()  # tokens of prompts, and texts
+        self._failures = 0
+
+    def encode(self) -> Outcome:
+        """Reads the sources of those that have joined."""
+        return self._isolated(self._batch.encode)
+
+    def prefill(self, budget: int) -> Outcome:
+        """Reads at most so many tokens of prompts. A text with which a run fails is read in smaller pieces."""
+        budget, before = self._reads.within(budget), self._failures
+        runs, lost = self._isolated(partial(self._batch.prefill, budget))
+        self._learn(self._reads, budget, before, runs, lost)
+        for text in tuple(lost):
+            made = self._in_smaller_pieces(text, budget)
+            if made is not None:
+                runs.append(made)
+                lost.remove(text)
+        return runs, lost
+
+    def decode(self) -> Outcome:
+        """Takes every other text one token further."""
+        rows, before = len(self._batch.rows), self._failures
+        most = self._writes.within(rows)
+        if most >= rows:
+            runs, lost = self._isolated(self._batch.decode)
+        else:
+            runs, lost = [], []
+            writing = self._batch.writing
+            for at in range(0, len(writing), most):
+                more_runs, more_lost = self._isolated(self._batch.decode, writing[at : at + most])
+                runs, lost = runs + more_runs, lost + more_lost
+        self._learn(self._writes, most, before, runs, lost)
+        return runs, lost
+
+    def _isolated(self, run: Run, slots: list[int] | None = None) -> Outcome:
+        try:
+            made = run(slots)
+        except RunFailed as failure:
+            self._failures += 1
+            self._told(failure)
+            if len(failure.slots) == 1:
+                return [], failure.texts
+            half = len(failure.slots) // 2
+            runs, lost = self._isolated(run, failure.slots[:half])
+            more_runs, more_lost = self._isolated(run, failure.slots[half:])
+            return runs + more_runs, lost + more_lost
+        return [] if made is None else [made], []
+
+    def _in_smaller_pieces(self, text: Sequence, budget: int) -> Made | None:
+        """The run of a piece of its prompt that the engine takes; None if it does not take one token."""
+        piece = min(budget, text.to_read)
+        while piece > 1:
+            piece //= 2
+            runs, _ = self._isolated(partial(self._batch.prefill, piece), [self._batch.rows.index(text)])
+            if runs:
+                self._reads.failed(2 * piece)
+                return runs[0]
+        return None
+
+    def _learn(self, limit: Limit, size: int, failures: int, runs: list[Made], lost: list[Sequence]) -> None:
+        """What these runs say of the size of others; where texts were lost, it is those that were wrong."""
+        if self._failures == failures and runs:
+            limit.went_well()
+        elif self._failures > failures and runs and not lost:
+            limit.failed(size)

@@ -11,7 +11,6 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
-from functools import partial
 from types import TracebackType
 
 import structlog
@@ -21,7 +20,7 @@ from services.language.admission import Admission
 from services.language.batch import Batch
 from services.language.courier import Courier
 from services.language.delivery import Delivery
-from services.language.isolation import Made, Run, RunFailed, isolated
+from services.language.isolation import Isolation, Made, Outcome, RunFailed
 from services.language.metrics import ModelMetrics
 from services.language.queue import WaitingTexts
 from services.language.sequence import Sequence
@@ -50,7 +49,7 @@ class Scheduler:
     ) -> None:
         self._batch, self._settings, self._metrics = batch, settings, metrics
         self._warm_up, self._on_run_failed, self._on_broken = warm_up, on_run_failed, on_broken
-        self._delivery = Delivery(metrics)
+        self._runs, self._delivery = Isolation(batch, self._run_failed), Delivery(metrics)
         self.statistics = self._delivery.statistics
         self._waiting = WaitingTexts(settings.patience_s)
         self._admission = Admission(batch, self._waiting, settings)
@@ -143,9 +142,9 @@ class Scheduler:
         busy = any(row.to_read == 1 for row in self._batch.rows)
         budget = self._settings.chunk_tokens if busy else self._settings.most_read
         if self._let_in(budget):
-            self._run(self._batch.encode)
-        self._run(partial(self._batch.prefill, budget))
-        self._run(self._batch.decode)
+            self._ran(self._runs.encode())
+        self._ran(self._runs.prefill(budget))
+        self._ran(self._runs.decode())
 
     def _let_out(self) -> None:
         """Those who left, or whose deadline has passed."""
@@ -182,11 +181,11 @@ class Scheduler:
             joined += 1
         return joined > 0
 
-    def _run(self, run: Run) -> None:
-        """One run, and what it means for its texts."""
-        runs, lost = isolated(run, self._run_failed)
+    def _ran(self, outcome: Outcome) -> None:
+        """What runs mean for their texts."""
+        runs, lost = outcome
         for made in runs:
-            self._ran(made)
+            self._take(made)
         if lost:
             self._lose(lost)
 
@@ -212,7 +211,7 @@ class Scheduler:
         if broken is not None:
             raise broken
 
-    def _ran(self, run: Made) -> None:
+    def _take(self, run: Made) -> None:
         """Lets out the texts that a run ended, and tells what it made."""
         now, wasted = time.monotonic(), 0
         for one in run.news:

@@ -42,6 +42,7 @@ class FakeRuns:
         self.fails = False
         self.fail_next = 0  # runs
         self.refused: int | None = None  # no run with a text that has this token
+        self.most: int | None = None  # no run with more tokens than that
         self.draws: list[int] = []  # of each run
 
     def run(
@@ -54,6 +55,9 @@ class FakeRuns:
         if self.refused is not None and any(self._has(self.refused, first, token_ids, start)):
             self._spoil(first, steps, start)
             raise RuntimeError("no memory for this one")
+        if self.most is not None and rows * steps > self.most:
+            self._spoil(first, steps, start)
+            raise RuntimeError("no memory for so much")
         self.runs.append((first, rows, steps))
         self.draws.append(len(draws.wishes.out_index))
         for row in range(rows):

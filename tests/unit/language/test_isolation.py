@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from services.kit.errors import TriviumError
-from services.language.isolation import RunFailed
+from services.language.isolation import AGAIN, Limit, RunFailed
 from tests.unit.language.fakes import FakeEncodedRuns, FakeRuns, batch, written
 from tests.unit.language.scheduling import Counted, during, scheduler, text, tokens
 
@@ -94,6 +94,38 @@ async def test_a_source_that_cannot_be_read_ends_its_text_alone() -> None:
         assert isinstance(bad, TriviumError)
         assert (good, other) == (written([1], 8, [5, 6]), written([1], 8, [9] * 16))
     assert counted.failed_runs == 3  # all, the last two, and the one alone
+
+
+async def test_so_many_texts_as_the_engine_cannot_run_together_are_run_in_groups_and_not_tried_each_time() -> None:
+    runs, counted, texts = FakeRuns(), Counted(), [text([number, 3], 60) for number in range(4)]
+    runs.most = 3
+    async with scheduler(runs, counted) as made:
+        made.submit(texts)
+        assert await ends(*texts) == [written([number, 3], 60) for number in range(4)]
+    assert counted.failed_runs == 4  # three with prompts, and one with a token of each
+    assert sum(rows == 2 and steps == 1 for _, rows, steps in runs.runs) > 100
+
+
+async def test_a_prompt_that_is_too_much_for_one_run_is_read_in_smaller_pieces() -> None:
+    runs, counted, prompt = FakeRuns(longest=256), Counted(), list(range(50)) * 4
+    runs.most = 7
+    async with scheduler(runs, counted) as made:
+        made.submit([long := text(prompt, 4)])
+        assert await ends(long) == [written(prompt, 4)]
+    assert counted.failed_runs < 12
+    assert max(steps for _, _, steps in runs.runs) >= 4
+
+
+def test_larger_runs_are_tried_again_after_many_that_went_well() -> None:
+    limit = Limit()
+    assert limit.within(32) == 32
+    limit.failed(32)
+    for _ in range(AGAIN):
+        assert limit.within(32) == 16
+        limit.went_well()
+    assert limit.within(32) == 32
+    limit.failed(1)
+    assert limit.within(32) == 1
 
 
 def test_nothing_of_a_text_that_failed_is_kept_for_others() -> None:
