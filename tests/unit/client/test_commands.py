@@ -1,5 +1,9 @@
 """The words of the `trivium` command."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import grpc
 import pytest
 from google.rpc import status_pb2
@@ -24,6 +28,15 @@ def test_nobody_there_and_no_answer_are_told_apart_from_what_a_server_says() -> 
     assert explain(nobody, "here:1", 10)[0] == "nothing answers at here:1"
     assert explain(late, "here:1", 10)[0] == "no answer from here:1 within 10 s"
     assert explain(said, "here:1", 10)[0] == "UNAVAILABLE (NO_INSTANCE): no instance"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is full")
+def test_output_for_which_there_is_no_room_is_no_traceback() -> None:
+    code = "from trivium.client.main import main; main()"
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-c", code, "--help"]
+        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stderr) == (1, "Error: the output cannot be written: there is no space left\n")
 
 
 def test_an_unknown_model_comes_with_the_way_to_the_known_ones() -> None:

@@ -1,7 +1,10 @@
 """The `trivium` command. Its subcommands are the entry points of the group `trivium.commands`."""
 
+import errno
 import os
+import sys
 from importlib.metadata import EntryPoint, entry_points
+from typing import Any
 
 import click
 
@@ -11,6 +14,16 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 class Commands(click.Group):
     """A group that imports a subcommand when it is asked for, so that one of them starts without the others."""
+
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        """Ends with a word where there is no room for what it says."""
+        try:
+            return super().main(*arguments, **options)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be flushed
+            sys.exit("Error: the output cannot be written: there is no space left")
 
     def list_commands(self, context: click.Context) -> list[str]:
         return sorted({found.name for found in _entries()})
