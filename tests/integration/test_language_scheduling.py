@@ -148,8 +148,8 @@ async def test_a_prompt_that_begins_like_one_before_it_is_not_computed_again(run
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def small(running: Running) -> AsyncIterator[Replica]:
-    """An instance that writes one text at a time, and lets forty wait."""
-    limits: dict[str, Any] = {"GENERATION__MAX_TEXTS": 1, "GENERATION__MAX_QUEUE": 40}
+    """An instance that writes one text at a time, and lets a hundred wait."""
+    limits: dict[str, Any] = {"GENERATION__MAX_TEXTS": 1, "GENERATION__MAX_QUEUE": 100}
     replica = await start(running.suite, "small", running.folder, **limits)
     yield replica
     assert await replica.stop() == 0
@@ -166,12 +166,12 @@ async def test_higher_priorities_begin_first_and_then_the_earliest_deadlines(sma
 
     async with calling(small.address) as caller:
         known = await counted(small, "queue_seconds_count")
-        before = [caller.call(long_text(seed, 500, n=8, priority=100)) for seed in range(4)]
-        await reaches(small, known + 32, "queue_seconds_count", "texts_waiting")  # begun and waiting
+        before = [caller.call(long_text(seed, 500, n=8, priority=100)) for seed in range(10)]  # for many seconds
+        await reaches(small, known + 80, "queue_seconds_count", "texts_waiting")  # begun and waiting
         async with asyncio.TaskGroup() as group:
             for name, priority, timeout_s in (("last", -5, 30), ("third", 0, 50), ("second", 0, 40), ("first", 7, 50)):
                 group.create_task(asks(name, priority, timeout_s))
-            await reaches(small, known + 32 + 4, "queue_seconds_count", "texts_waiting")
+            await reaches(small, known + 80 + 4, "queue_seconds_count", "texts_waiting")
             assert ended == []
             for call in before:
                 call.cancel()
@@ -182,15 +182,15 @@ async def test_more_texts_than_may_wait_are_refused(small: Replica) -> None:
     wish = {"model": "recite", "prompt": "abc", "max_new_tokens": 100, "ignore_eos": True, "seed": 1}
     async with calling(small.address) as caller:
         whole = await caller.text(**wish)
-        ends = await asyncio.gather(*(caller.text(**wish) for _ in range(80)), return_exceptions=True)
-    assert ends.count(whole) >= 41
+        ends = await asyncio.gather(*(caller.text(**wish) for _ in range(140)), return_exceptions=True)
+    assert ends.count(whole) >= 101
     refused = [error for error in ends if isinstance(error, grpc.aio.AioRpcError)]
-    assert len(refused) + ends.count(whole) == 80
+    assert len(refused) + ends.count(whole) == 140
     assert refused
     for error in refused:
         info = error_info(error)
         assert (error.code(), info.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL")
-        assert (info.metadata["limit"], info.metadata["executed"], info.metadata["token"]) == ("40", "no", "0")
+        assert (info.metadata["limit"], info.metadata["executed"], info.metadata["token"]) == ("100", "no", "0")
 
 
 async def test_a_deadline_ends_a_text_and_frees_its_place(small: Replica) -> None:
