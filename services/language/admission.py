@@ -1,6 +1,6 @@
 """Admission: which texts are accepted, by how many wait and how long that takes."""
 
-from services.kit.errors import DeadlineExpired, DeadlineUnreachable, Overloaded
+from services.kit.errors import DeadlineExpired, DeadlineUnreachable, InvalidField, Overloaded
 from services.language.batch import Batch
 from services.language.queue import WaitingTexts
 from services.language.sequence import Sequence
@@ -24,11 +24,20 @@ class Admission:
         """Whether the texts of one request may wait.
 
         Raises:
+            InvalidField: they are more than there are ever places for, to be written and to wait.
             Overloaded: too many wait already.
             DeadlineUnreachable: those that come first take longer than the time left.
             DeadlineExpired: no time is left.
         """
         in_work, waiting, more = list(self._batch.rows), len(self._waiting), len(texts)
+        most = self._places(texts) + self._settings.max_queue
+        if more > most:
+            raise InvalidField(
+                f"n is {more}, and this model takes {most} texts at a time on this instance",
+                field="n",
+                limit=str(most),
+                value=str(more),
+            )
         first = self._waiting.before(texts[0], now)
         places = self._places([*in_work, *first, *texts])
         without_place = len(in_work) + len(first) + more - places

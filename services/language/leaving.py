@@ -37,4 +37,4 @@ class Leaving:
     def check(self) -> None:
         """Raises Draining once the instance leaves."""
         if self._left:
-            raise Draining("this instance is leaving: the text goes on at another one")
+            raise Draining("this instance is leaving: another one can go on with the text")

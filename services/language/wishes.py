@@ -66,8 +66,10 @@ def check(request: pb.GenerateRequest, generation: Generation) -> None:
     _check_count("stop_token_ids", len(request.stop_token_ids), MAX_STOP_TOKENS)
     check_tokens("stop_token_ids", request.stop_token_ids, generation)
     _check_count("logit_bias", len(request.logit_bias), MAX_BIASES)
-    check_tokens("logit_bias", sorted(request.logit_bias), generation)
     for token, bias in sorted(request.logit_bias.items()):
+        if token >= generation.vocab:
+            name = f"logit_bias[{token}]"
+            raise _invalid(f"the token of {name}", f"[0, {generation.vocab - 1}]", token, field=name)
         if not -100 <= bias <= 100:
             raise _invalid(f"logit_bias[{token}]", "[-100, 100]", bias)
     _check_continuation(request, generation)
@@ -121,8 +123,10 @@ def _check_count(field: str, count: int, limit: int) -> None:
         raise _invalid(field, f"at most {limit} entries", f"{count} entries")
 
 
-def _invalid(field: str, limit: str, value: object) -> InvalidField:
-    return InvalidField(f"{field} is {value}, and must be {_worded(limit)}", field=field, limit=limit, value=str(value))
+def _invalid(said: str, limit: str, value: object, field: str = "") -> InvalidField:
+    """Of a field that is called as it is said, unless `field` says otherwise."""
+    message = f"{said} is {value}, and must be {_worded(limit)}"
+    return InvalidField(message, field=field or said, limit=limit, value=str(value))
 
 
 def _worded(limit: str) -> str:

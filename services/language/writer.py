@@ -84,7 +84,12 @@ class Writer:
             )
             made = continued[choice] if choice < len(continued) else []
             if len(made) > limit:
-                raise _too_many("continue_from", len(made), limit, "max_new_tokens")
+                raise InputTooLarge(
+                    f"continue_from has {len(made)} tokens and the text has {limit} (max_new_tokens)",
+                    field="continue_from",
+                    limit=str(limit),
+                    value=str(len(made)),
+                )
             if len(made) <= QUICK_REPLAY:
                 sequence.replay(made)
             else:
@@ -187,7 +192,7 @@ class Writer:
         if not generation.max_source:
             return given, None
         if len(given) > generation.max_source:
-            raise _too_many("prompt", len(given), generation.max_source, "the source text")
+            raise _too_many("prompt", len(given), generation.max_source)
         if not given:
             raise InvalidField("the source text is empty", field="prompt", limit="1", value="0")
         return list(generation.begin), given
@@ -196,7 +201,7 @@ class Writer:
         """Tokens to make at most."""
         most = self.generation.max_tokens
         if prompt > most:
-            raise _too_many("prompt", prompt, most, "the prompt")
+            raise _too_many("prompt", prompt, most)
         if not request.HasField("max_new_tokens"):
             return min(self._default_new_tokens, most - prompt)
         if prompt + request.max_new_tokens > most:
@@ -224,9 +229,10 @@ def _check_count(field: str, tokens: int, limit: int) -> None:
         raise _too_many(field, tokens, limit, "of one text")
 
 
-def _too_many(field: str, tokens: int, limit: int, what: str) -> InputTooLarge:
+def _too_many(field: str, tokens: int, limit: int, what: str = "") -> InputTooLarge:
+    more = f" ({what})" if what else ""
     return InputTooLarge(
-        f"{field} has {tokens} tokens ({what}) and this model takes {limit}",
+        f"{field} has {tokens} tokens{more} and this model takes {limit}",
         field=field,
         limit=str(limit),
         value=str(tokens),

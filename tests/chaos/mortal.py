@@ -71,5 +71,5 @@ class Mortal(ABC):
 
 def complete(live: Live) -> None:
     """Nothing is missing, and nothing failed."""
-    assert live.failures == []
+    assert not live.failures, live.failures
     assert live.begun == live.ended

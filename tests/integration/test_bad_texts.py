@@ -213,7 +213,7 @@ WRONG: dict[str, tuple[dict[str, Any], Refusal]] = {
     "biases": ({"logit_bias": dict.fromkeys(range(257), 1.0)}, invalid("logit_bias")),
     "a bias too large": ({"logit_bias": {7: 100.5}}, invalid("logit_bias[7]")),
     "a bias that is NaN": ({"logit_bias": {7: NAN}}, invalid("logit_bias[7]")),
-    "a bias of a token too high": ({"logit_bias": {VOCAB: 1.0}}, invalid("logit_bias[0]")),
+    "a bias of a token too high": ({"logit_bias": {VOCAB: 1.0}}, invalid(f"logit_bias[{VOCAB}]")),
     "priority too high": ({"priority": 101}, invalid("priority")),
     "priority too low": ({"priority": -101}, invalid("priority")),
     "continue_from a token too high": (

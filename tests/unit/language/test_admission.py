@@ -3,7 +3,7 @@ import time
 import pytest
 
 from services.kit.deadline import Deadline
-from services.kit.errors import DeadlineExpired, DeadlineUnreachable, Overloaded
+from services.kit.errors import DeadlineExpired, DeadlineUnreachable, InvalidField, Overloaded
 from services.language.admission import Admission
 from services.language.batch import Batch
 from services.language.queue import WaitingTexts
@@ -87,6 +87,15 @@ def test_who_is_refused_for_want_of_memory_learns_when_to_come_back() -> None:
     with pytest.raises(Overloaded, match="1 texts wait for this model and the limit is 1") as refusal:
         door.check(long())
     assert refusal.value.retry_after_s == pytest.approx(2 * TAKEN_S / 2)
+
+
+def test_more_texts_than_there_can_ever_be_are_no_matter_of_waiting() -> None:
+    door = Door(batch(FakeRuns()), max_texts=2, max_queue=2)
+    door.check(*(short() for _ in range(4)))
+    with pytest.raises(InvalidField, match="n is 5, and this model takes 4 texts at a time") as refusal:
+        door.check(*(short() for _ in range(5)))
+    assert (refusal.value.metadata["field"], refusal.value.metadata["limit"]) == ("n", "4")
+    assert refusal.value.retry_after_s is None
 
 
 def test_texts_that_were_cancelled_while_they_waited_are_not_waited_for() -> None:

@@ -87,8 +87,9 @@ def _check(name: str, value: pb.InferParameter, more: Mapping[str, tuple[str, ..
             value=name,
         )
     else:
+        public = [other for other in known if not other.startswith("trivium_")]  # the others are the gateway's
         raise UnknownParameter(
-            f"parameter '{name[:128]}' is unknown; known: {', '.join(known)}", field="parameters", value=name
+            f"parameter '{name[:128]}' is unknown; known: {', '.join(public)}", field="parameters", value=name
         )
 
 
