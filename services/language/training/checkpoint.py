@@ -77,11 +77,11 @@ def _check_size(config: DecoderConfig, precision: Precision) -> None:
     if size > LARGEST:
         raise StartupError(
             f"its weights are {size / 2**30:.2f} GiB with {precision.lower()}, an ONNX file holds less than 2 GiB",
-            hint="--precision fp16 or bf16 halves them" if precision == "FP32" else "this model is too large",
+            hint="--precision fp16 halves them" if precision == "FP32" else "this model is too large",
         )
 
 
 def _check_range(network: Decoder, precision: Precision) -> None:
     for name, weight in network.named_parameters() if precision == "FP16" else ():
         if weight.abs().max() > HALF_MAX:
-            raise StartupError(f"{name} has weights that fp16 cannot say", hint="use --precision bf16 or fp32")
+            raise StartupError(f"{name} has weights that fp16 cannot say", hint="use --precision fp32")

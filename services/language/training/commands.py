@@ -1,6 +1,7 @@
 """`trivium export`: bundles from models that were brought along. Nothing here needs torch until a command runs."""
 
 import sys
+import tempfile
 from pathlib import Path
 from typing import Literal
 
@@ -32,34 +33,68 @@ def export() -> None:
     default="fp32",
     show_default=True,
     type=click.Choice(list(PRECISIONS)),
-    help="Of weights, products and caches; the CPU does not run bf16.",
+    help="Of weights, products and caches. No service runs bf16 yet: texts are written on the CPU, which has none.",
 )
 @click.option(
     "--max-tokens",
     type=click.IntRange(1),
     help="Tokens of a text at most. Unset: all that the model has positions for.",
 )
+@click.option("--force", is_flag=True, help="Replace OUT/NAME/VERSION if it is there.")
 @click.option("--description", default="", help="What the model is, for callers that list models.")
 def language(
-    path: Path, name: str, out: Path, version: int, precision: str, max_tokens: int | None, description: str
+    path: Path,
+    name: str,
+    out: Path,
+    version: int,
+    precision: str,
+    max_tokens: int | None,
+    force: bool,
+    description: str,
 ) -> None:
     """Turns a Hugging Face checkpoint into a bundle.
 
     PATH is a folder with config.json, tokenizer.json and safetensors of a GPT-2, Llama, Qwen2 or Qwen3.
     """
     try:
+        _check_name(name)
+        _check_place(out / name / str(version), force)
         bundle = _exported(path, name, out, version, precision, max_tokens, description)
     except StartupError as error:
         complain(str(error), error.hint)
         sys.exit(1)
-    click.echo(f"{bundle}: written; serve it with TRIVIUM_LANGUAGE__BUNDLES_DIR={out.resolve()}")
+    if precision == "bf16":
+        click.echo(f"{bundle}: written")
+        complain("warning: no service runs bf16 yet", "texts are written on the CPU, which has none: use fp32 or fp16")
+    else:
+        click.echo(f"{bundle}: written; serve it with TRIVIUM_LANGUAGE__BUNDLES_DIR={out.resolve()}")
+
+
+def _check_name(name: str) -> None:
+    if not BUNDLE_NAME.fullmatch(name):
+        raise StartupError(f"{name!r} is no name for a bundle", hint=f"names match {BUNDLE_NAME.pattern}")
+
+
+def _check_place(place: Path, force: bool) -> None:
+    """Finds out before the work whether its result may be left there."""
+    try:
+        taken = place.exists()
+        above = next(folder for folder in place.parents if folder.exists())
+        with tempfile.TemporaryDirectory(
+            prefix=".", dir=above
+        ):  # who may write where is not for the modes alone to say
+            pass
+    except OSError as error:
+        raise StartupError(
+            f"{place} cannot be written: {error.strerror}", hint="name a folder that can be written with --out"
+        ) from error
+    if taken and not force:
+        raise StartupError(f"{place} is there already", hint="give another --version, or --force to replace it")
 
 
 def _exported(
     path: Path, name: str, out: Path, version: int, precision: str, max_tokens: int | None, description: str
 ) -> Path:
-    if not BUNDLE_NAME.fullmatch(name):
-        raise StartupError(f"{name!r} is no name for a bundle", hint=f"names match {BUNDLE_NAME.pattern}")
     if not path.is_dir():
         raise StartupError(f"{path} is no folder", hint="it is the folder of a checkpoint, with its config.json")
     try:

@@ -1,16 +1,19 @@
 """Channel: one connection to a server; messages go out, messages and trailing metadata come back."""
 
+import math
 from collections.abc import Generator, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, SupportsFloat, TypeVar
 
 import grpc
 from google.protobuf.message import Message
 
 from trivium.client.errors import TriviumCallError
+from trivium.client.prompts import real
 from trivium.client.results import Trailers
 
 R = TypeVar("R", bound=Message)
 Metadata = Sequence[tuple[str, str | bytes]]
+LONGEST_S = 1e9  # 31 years; gRPC takes a deadline that 64 bits of ns cannot say for one that has passed
 
 
 class Channel:
@@ -20,15 +23,17 @@ class Channel:
         self._metadata = tuple(metadata)
         self._channel = grpc.insecure_channel(address, options=_options(max_message_bytes))
 
-    def unary(self, path: str, request: Message, response: type[R], timeout_s: float) -> tuple[R, Trailers]:
+    def unary(self, path: str, request: Message, response: type[R], timeout_s: float | None) -> tuple[R, Trailers]:
         """The response to one request, and its trailing metadata.
 
         Raises:
             TriviumCallError: the call did not succeed.
+            TypeError, ValueError: the timeout is none.
         """
+        limit = seconds(timeout_s)
         method = self._channel.unary_unary(path, _bytes, response.FromString)
         try:
-            message, call = method.with_call(request, timeout=timeout_s, metadata=self._metadata)
+            message, call = method.with_call(request, timeout=limit, metadata=self._metadata)
         except grpc.RpcError as error:
             raise TriviumCallError.of(error) from None
         return message, _texts(call.trailing_metadata())
@@ -38,13 +43,11 @@ class Channel:
 
         Raises:
             TriviumCallError: the stream ended with an error.
+            TypeError, ValueError: the timeout is none; raised at once.
             Exception: what `requests` raised, after the responses to those before it.
         """
         method = self._channel.stream_stream(path, _bytes, response.FromString)
-        source = _Source(requests)
-        yield from _responses(method(source, timeout=timeout_s, metadata=self._metadata))
-        if source.error is not None:
-            raise source.error
+        return self._stream(method, requests, seconds(timeout_s))
 
     def unary_stream(
         self, path: str, request: Message, response: type[R], timeout_s: float | None
@@ -53,13 +56,41 @@ class Channel:
 
         Raises:
             TriviumCallError: the stream ended with an error.
+            TypeError, ValueError: the timeout is none; raised at once.
         """
         method = self._channel.unary_stream(path, _bytes, response.FromString)
-        yield from _responses(method(request, timeout=timeout_s, metadata=self._metadata))
+        return self._unary_stream(method, request, seconds(timeout_s))
 
     def close(self) -> None:
         """Ends the connection and the calls on it."""
         self._channel.close()
+
+    def _stream(self, method: Any, requests: Iterator[Message], limit: float | None) -> Generator[Any, None, None]:
+        source = _Source(requests)
+        yield from _responses(method(source, timeout=limit, metadata=self._metadata))
+        if source.error is not None:
+            raise source.error
+
+    def _unary_stream(self, method: Any, request: Message, limit: float | None) -> Generator[Any, None, None]:
+        yield from _responses(method(request, timeout=limit, metadata=self._metadata))
+
+
+def seconds(timeout_s: SupportsFloat | None) -> float | None:
+    """The timeout as gRPC takes it: at most what it can say, None for no limit.
+
+    Args:
+        timeout_s: None and infinity are no limit.
+
+    Raises:
+        TypeError: it is no number.
+        ValueError: it is not more than 0.
+    """
+    limit = real("timeout_s", timeout_s)
+    if limit is None or limit == math.inf:
+        return None
+    if not limit > 0:  # not a number isn't either
+        raise ValueError(f"the timeout is more than 0 s, not {limit:g}")
+    return min(limit, LONGEST_S)
 
 
 class _Source(Iterator[Message]):

@@ -3,7 +3,7 @@
 import os
 from types import TracebackType
 
-from trivium.client.channel import Channel, Metadata
+from trivium.client.channel import Channel, Metadata, seconds
 from trivium.client.language_calls import LanguageCalls
 from trivium.client.model_calls import ModelCalls
 from trivium.client.sequence_calls import SequenceCalls
@@ -21,12 +21,13 @@ class Client(VisionCalls, SequenceCalls, LanguageCalls, ModelCalls):
     Args:
         address: "host:port"; the environment's TRIVIUM_ADDRESS if not given, else localhost:8001.
         timeout_s: seconds that a call may take in all, unless the call says otherwise. It bounds neither streams,
-            `generate` and what is made of it among them, nor `load` and `unload`, which have 150 s.
+            `generate` and what is made of it among them, nor `load` and `unload`, which have 150 s. Here and in every
+            call it is more than 0; math.inf is no limit.
         max_message_bytes: largest message to send and to receive.
         metadata: sent with every call; keys in lower case.
 
     Raises:
-        ValueError: the address is not "host:port" (nor "unix:PATH").
+        ValueError: the address is not "host:port" (nor "unix:PATH"), or the timeout is not more than 0.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Client(VisionCalls, SequenceCalls, LanguageCalls, ModelCalls):
         self.address = address or os.environ.get("TRIVIUM_ADDRESS") or DEFAULT_ADDRESS
         if not _is_target(self.address):
             raise ValueError(f"the address is host:port, such as {DEFAULT_ADDRESS}, not {self.address!r}")
+        seconds(timeout_s)
         self.timeout_s = timeout_s
         self._channel = Channel(self.address, max_message_bytes, metadata)
 

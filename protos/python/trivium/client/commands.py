@@ -1,5 +1,6 @@
 """The subcommands of `trivium` that ask a server: classify, models, health."""
 
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ from trivium.client.client import DEFAULT_ADDRESS, Client
 from trivium.client.errors import TriviumCallError
 from trivium.client.output import as_json, complain, quoted, table
 from trivium.client.results import Classification, Model
+from trivium.client.words import Words, standard_input
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
@@ -54,7 +56,7 @@ def server_options(command: Command) -> Command:
 def model_option(command: Command) -> Command:
     """Which model to ask."""
     text = "NAME, NAME:VERSION or NAME@LABEL.  [default: the service's]"
-    return click.option("--model", default="", metavar="NAME", help=text)(command)
+    return click.option("--model", type=Words(reads=False), default="", metavar="NAME", help=text)(command)
 
 
 @click.command()
@@ -79,7 +81,7 @@ def classify(
 
 def _asking(client: Client, name: str, model: str, top_k: int | None) -> Callable[[], Classification]:
     def ask() -> Classification:
-        image = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+        image = standard_input() if name == "-" else Path(name).read_bytes()
         return client.classify(image, model, top_k or 1)
 
     return ask
@@ -135,7 +137,7 @@ def _rows(name: str, answer: Classification, ms: float) -> list[tuple[str, ...]]
 
 
 @click.command()
-@click.argument("name", default="")
+@click.argument("name", type=Words(reads=False), default="")
 @server_options
 def models(name: str, as_document: bool, timeout_s: float, address: str) -> None:
     """Lists the models, or describes one of them.
@@ -192,7 +194,7 @@ def _lines(key: str, value: Any, depth: int = 3) -> Iterator[tuple[str, str]]:
 
 
 @click.command()
-@click.argument("name", default="")
+@click.argument("name", type=Words(reads=False), default="")
 @server_options
 def health(name: str, as_document: bool, timeout_s: float, address: str) -> None:
     """Says whether a server is serving.
@@ -249,7 +251,13 @@ def explain(error: TriviumCallError, address: str, timeout_s: float) -> tuple[st
 
 def advice(error: TriviumCallError) -> str:
     """What to do about a failure that the server explained; empty where its own words say it."""
-    return "`trivium models` lists the models" if error.reason == "MODEL_NOT_FOUND" else ""
+    if error.reason == "MODEL_NOT_FOUND":
+        return "`trivium models` lists the models"
+    if too_large := re.search(
+        r"(?:CLIENT: Sent|SERVER: Received) message larger than max \(\d+ vs\. (\d+)\)", error.message
+    ):
+        return f"one call sends at most {int(too_large[1]) / 2**20:g} MiB: send less at once"
+    return ""
 
 
 def failure(error: TriviumCallError) -> dict[str, Any]:

@@ -99,7 +99,8 @@ def generate_request(prompt: Prompt, model: str, options: GenerateOptions) -> Ge
 def _check_names(options: Mapping[str, object]) -> None:
     for name in options:
         if name not in GenerateOptions.__annotations__:
-            near = difflib.get_close_matches(name, GenerateOptions.__annotations__, n=1)
+            known = ("timeout_s", *GenerateOptions.__annotations__)
+            near = difflib.get_close_matches(name, known, n=1)
             raise TypeError(f"there is no option {name}" + (f"; did you mean {near[0]}?" if near else ""))
 
 

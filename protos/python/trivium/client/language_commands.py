@@ -20,18 +20,19 @@ from trivium.client.commands import (
     show_classes,
 )
 from trivium.client.generation import LARGEST_SEED
-from trivium.client.output import as_json, complain, quoted, table
-from trivium.client.progress import FAILED, INTERRUPTED, terminable
-from trivium.client.prompts import text as checked
+from trivium.client.output import as_json, quoted, table
+from trivium.client.progress import INTERRUPTED, terminable
 from trivium.client.results import Classification
 from trivium.client.text_results import TokenLogprob
+from trivium.client.values import LARGEST_COUNT
+from trivium.client.words import Words
 from trivium.client.writing import Documented, Written
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
 # The options of `generate` are those of GenerateOptions, with their ranges; the service's defaults are theirs.
 OPTIONS: "tuple[tuple[str, click.ParamType[Any], str, str], ...]" = (
-    ("--max-new-tokens", click.IntRange(min=0), "N", "Tokens to make at most.  [default: 64]"),
+    ("--max-new-tokens", click.IntRange(0, LARGEST_COUNT), "N", "Tokens to make at most.  [default: 64]"),
     (
         "--temperature",
         click.FloatRange(0, 100),
@@ -45,27 +46,10 @@ OPTIONS: "tuple[tuple[str, click.ParamType[Any], str, str], ...]" = (
     ("--presence-penalty", click.FloatRange(-2, 2), "X", "... those of the text, once each."),
     ("--frequency-penalty", click.FloatRange(-2, 2), "X", "... those of the text, each time."),
     ("--seed", click.IntRange(0, LARGEST_SEED), "N", "Draw the same tokens again.  [default: a new one]"),
-    ("--min-new-tokens", click.IntRange(min=0), "N", "Tokens before which the text does not end."),
+    ("--min-new-tokens", click.IntRange(0, LARGEST_COUNT), "N", "Tokens before which the text does not end."),
     ("--logprobs", click.IntRange(0, 20), "N", "Show how likely each token was, and N others in its place."),
-    ("--n", click.IntRange(1, 8), "N", "Texts to write.  [default: 1]"),
+    ("--n", click.IntRange(1, 8), "N", "Texts to write; in a pipe, --json tells them apart.  [default: 1]"),
 )
-
-
-class Words(click.ParamType):  # type: ignore[type-arg]  # it takes a type only from click 8.4 on
-    """A text that a message can hold, or "-" for standard input."""
-
-    name = "text"
-
-    def __init__(self, *, reads: bool = True) -> None:
-        self._reads = reads
-
-    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> str:
-        if value == "-" and self._reads:
-            return _standard_input()
-        try:
-            return checked("text", value)
-        except ValueError:
-            self.fail("no UTF-8 text", param, context)
 
 
 def writing_options(command: Command) -> Command:
@@ -200,15 +184,6 @@ def interruptible() -> Iterator[None]:
             yield
         except KeyboardInterrupt:
             sys.exit(INTERRUPTED)
-
-
-def _standard_input() -> str:
-    """All of it, as it is; ends the command where that is no text."""
-    try:
-        return sys.stdin.buffer.read().decode()
-    except UnicodeDecodeError as error:
-        complain(f"standard input is no UTF-8 text: byte {error.start + 1}")
-        sys.exit(FAILED)
 
 
 def _asking(client: Client, text: str, model: str, top_k: int) -> Callable[[], Classification]:

@@ -16,7 +16,9 @@ class Commands(click.Group):
     """A group that imports a subcommand when it is asked for, so that one of them starts without the others."""
 
     def main(self, *arguments: Any, **options: Any) -> Any:
-        """Ends with a word where there is no room for what it says."""
+        """Ends with a word where there is no place or no room for what it says."""
+        if sys.stdout is None:  # as a shell's >&- leaves it
+            sys.exit("Error: the output cannot be written: standard output is closed")
         try:
             return super().main(*arguments, **options)
         except OSError as error:

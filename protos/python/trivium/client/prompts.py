@@ -21,6 +21,8 @@ def split(name: str, prompt: Prompt) -> tuple[str, list[int]]:
     """
     if isinstance(prompt, str):
         return text(name, prompt), []
+    if isinstance(prompt, bytes | bytearray) or not isinstance(prompt, Iterable):
+        raise TypeError(f"{name} is a str or a list of tokens, not {_shown(prompt)}")
     found = tokens(name, prompt)
     if not found:
         raise ValueError(f"{name} has no tokens; an empty text is ''")

@@ -21,6 +21,7 @@ from trivium.client.output import as_json, complain, table
 from trivium.client.progress import INTERRUPTED, Progress, terminable
 from trivium.client.results import Forecast, Model
 from trivium.client.series import ColumnError, NoNumbers, SeriesError, messages, opened
+from trivium.client.values import LARGEST_COUNT
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
@@ -115,7 +116,9 @@ def located(client: Client, progress: Progress, size: int) -> Iterator[None]:
 
 @click.command()
 @series_options
-@click.option("--horizon", type=click.IntRange(min=1), default=None, help="Steps to forecast.  [default: the longest]")
+@click.option(
+    "--horizon", type=click.IntRange(1, LARGEST_COUNT), default=None, help="Steps to forecast.  [default: the longest]"
+)
 @model_option
 @server_options
 def forecast(

@@ -5,6 +5,8 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
+from trivium.client.words import check_open
+
 CHUNK = 64 * 1024  # bytes to ask for at once
 LONGEST_LINE = 4 * 1024 * 1024  # bytes
 MESSAGE = 1024  # numbers that are sent together; as many steps may be in one message
@@ -32,9 +34,10 @@ def opened(name: str) -> Iterator[Read]:
     no lock that the end of the program would need.
 
     Raises:
-        OSError: the file cannot be opened.
+        OSError: the file cannot be opened, or standard input is closed.
     """
     if name == "-":
+        check_open()
         yield lambda: os.read(0, CHUNK)
         return
     file = os.open(name, os.O_RDONLY)

@@ -7,6 +7,8 @@ from typing import Any, SupportsFloat, SupportsIndex, TypeAlias
 # A number, numbers, or steps of numbers: lists, generators, arrays of numpy and its like.
 Values: TypeAlias = "SupportsFloat | Iterable[Values]"
 
+LARGEST_COUNT = 2**32 - 1  # that a message can hold
+
 
 def flat(values: Values) -> tuple[list[float], int | None]:
     """All numbers of `values`, in order, and how many of them are a step, where that can be seen.
@@ -56,7 +58,7 @@ def agreed(known: int | None, numbers: Sequence[float], width: int | None) -> in
     return known or width
 
 
-def limited(name: str, value: SupportsIndex | None, most: int = 2**32 - 1, *, least: int = 1) -> int | None:
+def limited(name: str, value: SupportsIndex | None, most: int = LARGEST_COUNT, *, least: int = 1) -> int | None:
     """A whole number in [`least`, `most`], or None if it was not given.
 
     Raises:
