@@ -80,10 +80,8 @@ def _check_place(place: Path, force: bool) -> None:
     try:
         taken = place.exists()
         above = next(folder for folder in place.parents if folder.exists())
-        with tempfile.TemporaryDirectory(
-            prefix=".", dir=above
-        ):  # who may write where is not for the modes alone to say
-            pass
+        with tempfile.TemporaryDirectory(prefix=".", dir=above):
+            pass  # modes alone do not say who may write where
     except OSError as error:
         raise StartupError(
             f"{place} cannot be written: {error.strerror}", hint="name a folder that can be written with --out"
