@@ -69,6 +69,7 @@ def test_tokens_take_the_place_of_the_prompt() -> None:
     ("options", "kind", "says"),
     [
         ({"max_tokens": 5}, TypeError, "there is no option max_tokens; did you mean max_new_tokens?"),
+        ({"timeout": 5}, TypeError, "there is no option timeout; did you mean timeout_s?"),
         ({"max_new_tokens": -1}, ValueError, "max_new_tokens is in"),
         ({"max_new_tokens": 2.5}, TypeError, "max_new_tokens is a whole number, not 2.5"),
         ({"temperature": "hot"}, TypeError, "temperature is a number, not 'hot'"),

@@ -23,9 +23,9 @@ def test_a_text_is_no_list_of_tokens() -> None:
 @pytest.mark.parametrize(
     ("prompt", "kind", "says"),
     [
-        (b"def", TypeError, "prompt is a list of tokens, not b'def'"),
-        (5, TypeError, "prompt is a list of tokens, not 5"),
-        (None, TypeError, "prompt is a list of tokens, not None"),
+        (b"def", TypeError, "prompt is a str or a list of tokens, not b'def'"),
+        (5, TypeError, "prompt is a str or a list of tokens, not 5"),
+        (None, TypeError, "prompt is a str or a list of tokens, not None"),
         ([], ValueError, "prompt has no tokens"),
         ([1, "a"], TypeError, r"prompt\[1\] is no token: 'a'"),
         ([1.0], TypeError, r"prompt\[0\] is no token: 1.0"),
