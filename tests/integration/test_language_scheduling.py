@@ -130,7 +130,7 @@ async def test_a_long_prompt_does_not_stall_the_others(running: Running) -> None
     async def runs(kind: str) -> float:
         return await counted(replica, "step_seconds_count", kind=kind)
 
-    async with always_written(running.one, 4):
+    async with always_written(running.one, 6):
         steps, pieces = await runs("decode"), await runs("prefill")
         await running.one.text(model="novel", prompt="y" * 500, max_new_tokens=1)
         pieces, steps = await runs("prefill") - pieces, await runs("decode") - steps
