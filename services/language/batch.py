@@ -18,6 +18,7 @@ from services.language.prefixes import BLOCK, Prefixes
 from services.language.reading import Reading, before_scored
 from services.language.runs import Drawn, Draws, Runs
 from services.language.sequence import Chosen, Sequence
+from services.language.storage import Storage
 
 
 class Batch:
@@ -28,7 +29,7 @@ class Batch:
     most_scored: tokens whose probabilities are looked at in one run.
     """
 
-    def __init__(self, runs: Runs, candidates: int, prefixes: Prefixes | None, most_scored: int) -> None:
+    def __init__(self, runs: Runs, candidates: int, prefixes: Prefixes[Storage] | None, most_scored: int) -> None:
         self._runs, self._cache, self._cross = runs, runs.cache, runs.cross
         self._candidates, self._prefixes = candidates, prefixes
         self._memory, self._reading = Memory(runs.cache, runs.cross), Reading(most_scored)
@@ -67,7 +68,7 @@ class Batch:
         blocks = self._prefixes.longest([*sequence.prompt, *sequence.made])
         self._settle([BLOCK * len(blocks)])
         for block in blocks:
-            self._cache.write(slot, sequence.cached, block)
+            self._cache.put(slot, sequence.cached, block)
             sequence.cached += BLOCK
         return sequence.cached
 
@@ -202,7 +203,7 @@ class Batch:
         row = self.rows[slot]
         if self._prefixes is not None and row.scored_from is None:
             tokens = row.tokens_from(0, row.cached)
-            self._prefixes.keep(tokens, lambda begin, end: self._cache.read(slot, begin, end))
+            self._prefixes.keep(tokens, lambda begin, end: self._cache.kept(slot, begin, end))
 
 
 def _draws_of(row: int, sequence: Sequence, count: int) -> Iterator[Draw]:

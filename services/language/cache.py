@@ -5,12 +5,31 @@ longest text, since a run costs what the room is and not what is filled. What a 
 on what the unfilled part of it holds.
 """
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from services.kit.inference.bundle import Array
+from services.kit.inference.engine import BFLOAT16
+from services.language.storage import HostStorage, Storage, Stretch
+
+
+class Kind(NamedTuple):
+    """How numbers of one precision lie in memory."""
+
+    dtype: np.dtype[np.generic]
+    element: type[np.generic] | int  # as ONNX Runtime is told
+
+
+KINDS = {
+    "FP32": Kind(np.dtype(np.float32), np.float32),
+    "FP16": Kind(np.dtype(np.float16), np.float16),
+    "BF16": Kind(np.dtype(np.uint16), BFLOAT16),  # its bits
+}
+
+# Makes the memory: blocks, numbers of each, and their dtype.
+Blank = Callable[[int, int, np.dtype[np.generic]], Storage]
 
 
 class Cache:
@@ -21,22 +40,33 @@ class Cache:
         heads, width: of one token's keys or values in one block.
         capacity: tokens of all rows together that memory is reserved for.
         longest: tokens of the longest row.
+        precision: FP32, FP16 or BF16.
         smallest: room that a row has at least.
+        blank: where its memory comes from.
     """
 
     def __init__(
-        self, blocks: int, heads: int, width: int, capacity: int, longest: int, dtype: str, smallest: int = 64
+        self,
+        blocks: int,
+        heads: int,
+        width: int,
+        capacity: int,
+        longest: int,
+        precision: str,
+        smallest: int = 64,
+        blank: Blank = HostStorage,
     ) -> None:
         self._heads, self._width, self._longest = heads, width, longest
         self._capacity, self._smallest = max(capacity, longest), min(smallest, longest)
-        self._memory: Array = np.zeros((blocks, self._capacity * heads * width), dtype)
-        self._address = self._memory.ctypes.data
+        self._kind = KINDS[precision]
+        self._blocks = blocks
+        self.storage = blank(blocks, self._capacity * heads * width, self._kind.dtype)
         self.size = self._smallest
 
     @staticmethod
-    def token_bytes(blocks: int, heads: int, width: int, itemsize: int) -> int:
+    def token_bytes(blocks: int, heads: int, width: int, precision: str) -> int:
         """Memory of one token."""
-        return blocks * heads * width * itemsize
+        return blocks * heads * width * KINDS[precision].dtype.itemsize
 
     def room(self, tokens: int) -> int:
         """The smallest size that has room for so many tokens."""
@@ -63,13 +93,9 @@ class Cache:
         """
         size = self.room(needed)
         if size > self.size:
-            for row in reversed(range(len(used))):
-                self._relay(row, used[row], size, reversed(range(self._heads)))
-            self.size = size
+            self._relay(used, size, reversed(range(len(used) * self._heads)))
         elif size * 4 <= self.size or (size < self.size and len(used) * self.size > self._capacity):
-            for row in range(len(used)):
-                self._relay(row, used[row], size, range(self._heads))
-            self.size = size
+            self._relay(used, size, range(len(used) * self._heads))
 
     def empty(self, needed: int) -> None:
         """Nothing in it counts any more, and the longest row will have so many tokens."""
@@ -77,45 +103,64 @@ class Cache:
 
     def move(self, source: int, target: int, used: int) -> None:
         """Copies the first `used` tokens of one row to another one."""
-        for block in self._blocks(max(source, target) + 1):
-            block[target, :, :used] = block[source, :, :used]
+        self.take(target, self, source, used)
 
-    def view(self, row: int, begin: int, end: int) -> Array:
-        """Keys and values of some tokens: [blocks, heads, end - begin, width]."""
-        return self._blocks(row + 1)[:, row, :, begin:end]
+    def take(self, row: int, other: "Cache", other_row: int, used: int) -> None:
+        """Copies the first `used` tokens of a row of another cache, of as many heads of the same width."""
+        self.storage.copy(other.storage, self._stretches(self._at(row), other._at(other_row), used, other.size))
+
+    def kept(self, row: int, begin: int, end: int) -> Storage:
+        """Keys and values of some tokens, copied to memory of their own on the same device."""
+        count = end - begin
+        piece = self.storage.like(self._heads * count * self._width)
+        at = self._at(row) + begin * self._width
+        piece.copy(self.storage, (Stretch(b, a, n) for a, b, n in self._stretches(at, 0, count, count)))
+        return piece
+
+    def put(self, row: int, begin: int, piece: Storage) -> None:
+        """Puts in what `kept` gave, at another place or of another text."""
+        count = piece.stride // (self._heads * self._width * self._kind.dtype.itemsize)
+        self.storage.copy(piece, self._stretches(self._at(row) + begin * self._width, 0, count, count))
 
     def read(self, row: int, begin: int, end: int) -> Array:
-        """The same, a copy."""
-        return self.view(row, begin, end).copy()
+        """Keys and values of some tokens, on the host: [blocks, heads, end - begin, width]."""
+        return self.kept(row, begin, end).array().reshape(self._blocks, self._heads, -1, self._width)
 
     def write(self, row: int, begin: int, values: Array) -> None:
-        """Puts in what `read` gave, at another place or of another text."""
-        self._blocks(row + 1)[:, row, :, begin : begin + values.shape[2]] = values
+        """Puts in such values."""
+        piece = self.storage.like(values[0].size)
+        piece.fill(values.reshape(self._blocks, -1))
+        self.put(row, begin, piece)
 
     def addresses(self, row: int) -> list[int]:
         """Where a row begins in each block."""
-        stride, itemsize = self._memory.strides
-        begin = self._address + row * self._heads * self.size * self._width * itemsize
-        return [begin + block * stride for block in range(len(self._memory))]
+        begin = self.storage.address + self._at(row) * self._kind.dtype.itemsize
+        return [begin + block * self.storage.stride for block in range(self._blocks)]
 
     def shape(self, rows: int) -> tuple[int, int, int, int]:
         """Of so many rows of one block."""
         return (rows, self._heads, self.size, self._width)
 
     @property
-    def dtype(self) -> np.dtype[np.generic]:
-        """Of what is kept."""
-        return self._memory.dtype
+    def element(self) -> type[np.generic] | int:
+        """The type of what is kept, as ONNX Runtime is told."""
+        return self._kind.element
 
-    def _blocks(self, rows: int) -> Array:
-        """The rows up to there: [blocks, rows, heads, size, width]."""
-        shape = self.shape(rows)
-        return self._memory[:, : math.prod(shape)].reshape(-1, *shape)
+    def _at(self, row: int) -> int:
+        """The number of a block that a row begins with."""
+        return row * self._heads * self.size * self._width
 
-    def _relay(self, row: int, used: int, size: int, heads: Iterable[int]) -> None:
-        """Moves a row to where it lies when rows have room for `size`; heads in an order that overwrites none."""
-        for head in heads:
-            at = row * self._heads + head
-            source, target, count = at * self.size * self._width, at * size * self._width, used * self._width
-            for memory in self._memory:
-                memory[target : target + count] = memory[source : source + count]
+    def _stretches(self, at: int, other: int, tokens: int, other_size: int) -> Iterator[Stretch]:
+        """So many tokens of every head of a row here, that go to or come from a place where heads have another size."""
+        for head in range(self._heads):
+            yield Stretch(
+                at + head * self.size * self._width, other + head * other_size * self._width, tokens * self._width
+            )
+
+    def _relay(self, used: Sequence[int], size: int, heads: Iterable[int]) -> None:
+        """Moves rows to where they lie when each has room for `size`; heads in an order that overwrites none."""
+        here, there = self.size * self._width, size * self._width
+        self.storage.copy(
+            self.storage, (Stretch(at * there, at * here, used[at // self._heads] * self._width) for at in heads)
+        )
+        self.size = size

@@ -1,17 +1,16 @@
 """Loader: how this service's bundles become models: a scheduler for those that write, a batcher for the others."""
 
 import asyncio
-import dataclasses
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
-import structlog
 
 from services.kit.errors import StartupError
 from services.kit.inference import bundle as bundles
 from services.kit.inference.bundle import Array, Bundle, Manifest
-from services.kit.inference.engine import Engine, EngineSettings, chosen_device
+from services.kit.inference.engine import Engine, EngineSettings
 from services.kit.inference.loading import Load, ModelsSettings, batched
 from services.kit.inference.manifest import ENCODER, Generation
 from services.kit.inference.model import Model
@@ -19,13 +18,16 @@ from services.kit.inference.statistics import ModelMetrics
 from services.kit.inference.verification import check_answers, check_interface
 from services.language import graph
 from services.language.batch import Batch
+from services.language.cache import Blank
 from services.language.classifier import Classifier
+from services.language.cuda_storage import Cuda, CudaError, CudaStorage
 from services.language.memory import MIB, Memory, caches
 from services.language.metrics import GenerationMetrics
 from services.language.prefixes import Prefixes
 from services.language.runs import Draws, Runs, Wishes
 from services.language.scheduler import Scheduler
 from services.language.settings import GenerationSettings
+from services.language.storage import HostStorage, Storage
 from services.language.tokenizer import Tokenizer
 from services.language.writer import Writer
 
@@ -52,11 +54,9 @@ def loader(settings: GenerationSettings, metrics: GenerationMetrics) -> Load[Pip
         generation = bundle.manifest.generation
         if generation is None:
             return await classifiers(bundle, models, batcher_metrics, lose)
-        engine, encoder, answers = await asyncio.to_thread(_verified, bundle, generation, models.engine)
+        engine, runs, answers = await asyncio.to_thread(opened, bundle, generation, models.engine, settings)
         tokenizer = await asyncio.to_thread(Tokenizer, bundle.path / generation.tokenizer, generation.vocab)
-        memory = caches(generation, settings.cache_mib, settings.max_texts, str(bundle.path))
-        runs = Runs(generation, engine, memory.texts, encoder, memory.sources, memory.stage)
-        prefixes = Prefixes(settings.prefix_mib * MIB) if encoder is None else None
+        prefixes = Prefixes[Storage](settings.prefix_mib * MIB) if runs.cross is None else None
         most_scored = max(FEWEST_SCORED, SCORED_BYTES // (4 * generation.vocab))
         batch = Batch(runs, graph.candidates(generation), prefixes, most_scored)
         scheduler = Scheduler(
@@ -75,6 +75,29 @@ def loader(settings: GenerationSettings, metrics: GenerationMetrics) -> Load[Pip
     return load
 
 
+def opened(
+    bundle: Bundle, generation: Generation, engine: EngineSettings, settings: GenerationSettings
+) -> tuple[Engine, Runs, str]:
+    """A bundle that writes, on its device and with its caches there, after it has been verified.
+
+    Returns:
+        The decoder's engine, the runs, and what the known answers are on this machine to the bit.
+
+    Raises:
+        StartupError: says what is off, or that there is no memory for the caches.
+    """
+    decoder, encoder, answers = _verified(bundle, generation, engine)
+    mib, texts = settings.cache_mib, settings.max_texts
+    try:
+        memory = caches(generation, mib, texts, str(bundle.path), _memory_of(decoder))
+    except CudaError as error:
+        raise StartupError(
+            f"{bundle.path}: no {mib} MiB on the GPU for keys and values: {error}",
+            hint="set GENERATION__CACHE_MIB to less, or ENGINE__CUDA_DEVICE to another GPU",
+        ) from error
+    return decoder, Runs(generation, decoder, memory.texts, encoder, memory.sources, memory.stage), answers
+
+
 def _verified(bundle: Bundle, generation: Generation, settings: EngineSettings) -> tuple[Engine, Engine | None, str]:
     """Decoder and encoder, and what their known answers are here to the bit.
 
@@ -82,9 +105,6 @@ def _verified(bundle: Bundle, generation: Generation, settings: EngineSettings) 
         StartupError: says what of the bundle is off.
     """
     bundles.verify_files(bundle)
-    if chosen_device(settings.device) == "cuda":
-        structlog.get_logger().warning("generation_on_cpu", model=bundle.name, reason="texts are written on the CPU")
-        settings = dataclasses.replace(settings, device="cpu")
     decoder = Engine(bundle.path / bundles.MODEL, settings)
     check_interface(bundle, decoder, graph.decoder_inputs(generation), graph.decoder_outputs())
     inputs, expected = bundles.known_answers(bundle)
@@ -101,6 +121,13 @@ def _verified(bundle: Bundle, generation: Generation, settings: EngineSettings) 
             ) from error
         inputs |= dict(zip(names, encoder.run(sources, names), strict=True))
     return decoder, encoder, check_answers(bundle, inputs, expected, decoder)
+
+
+def _memory_of(engine: Engine) -> Blank:
+    """Where the keys and values of an engine's texts lie: on its device."""
+    if engine.device == "cpu":
+        return HostStorage
+    return partial(CudaStorage, Cuda.open(*engine.gpus))
 
 
 def _warm_up(bundle: Bundle, generation: Generation, runs: Runs, settings: GenerationSettings) -> None:

@@ -3,9 +3,9 @@
 from typing import NamedTuple
 
 from services.kit.errors import StartupError
-from services.kit.inference.datatypes import NUMPY
 from services.kit.inference.manifest import Generation
-from services.language.cache import Cache
+from services.language.cache import Blank, Cache
+from services.language.storage import HostStorage
 
 MIB = 1 << 20
 STAGED = 512  # tokens of beginnings, which are read apart while they need less room than the longest text
@@ -37,19 +37,20 @@ class Caches(NamedTuple):
     stage: Cache | None  # where beginnings are read; none where it would not pay
 
 
-def caches(generation: Generation, mib: int, max_texts: int, name: str) -> Caches:
+def caches(generation: Generation, mib: int, max_texts: int, name: str, blank: Blank = HostStorage) -> Caches:
     """All of them, in so many MiB together; texts and sources have room for as many of the greatest length.
 
     Args:
         name: of the bundle, for the message.
+        blank: where their memory comes from.
 
     Raises:
         StartupError: that is too small for one text.
     """
-    dtype = NUMPY[generation.precision]
+    precision = generation.precision
     blocks, width = 2 * generation.layers, generation.head_dim
-    token = Cache.token_bytes(blocks, generation.kv_heads, width, dtype.itemsize)
-    source_token = Cache.token_bytes(blocks, generation.heads, width, dtype.itemsize)
+    token = Cache.token_bytes(blocks, generation.kv_heads, width, precision)
+    source_token = Cache.token_bytes(blocks, generation.heads, width, precision)
     text, source = generation.max_tokens * token, generation.max_source * source_token
     whole = text + source
     if mib * MIB < whole:
@@ -64,10 +65,12 @@ def caches(generation: Generation, mib: int, max_texts: int, name: str) -> Cache
     pays = not source and generation.max_tokens > STAGED // 4 and staged * token * STAGE_PART <= mib * MIB
     pays = pays and whole + staged * token <= mib * MIB  # one text has its memory in any case
     given = min(mib * MIB - pays * staged * token, max_texts * whole)
-    texts = Cache(blocks, generation.kv_heads, width, given * text // whole // token, generation.max_tokens, dtype.name)
-    stage = Cache(blocks, generation.kv_heads, width, staged, staged, dtype.name) if pays else None
+    own, longest = (blocks, generation.kv_heads, width), generation.max_tokens
+    texts = Cache(*own, given * text // whole // token, longest, precision, blank=blank)
+    stage = Cache(*own, staged, staged, precision, blank=blank) if pays else None
     if not source:
         return Caches(texts, None, stage)
     capacity = given * source // whole // source_token
-    sources = Cache(blocks, generation.heads, width, capacity, generation.max_source, dtype.name, smallest=16)
+    encoded = (blocks, generation.heads, width)
+    sources = Cache(*encoded, capacity, generation.max_source, precision, smallest=16, blank=blank)
     return Caches(texts, sources, None)

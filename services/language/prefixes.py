@@ -7,21 +7,31 @@ equal to the bit to what a run would compute.
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-
-from services.kit.inference.bundle import Array
+from typing import Generic, Protocol, TypeVar
 
 BLOCK = 16  # tokens
 ROOT = 0
 _Key = tuple[int, tuple[int, ...]]  # number of the block before, and the tokens
 
 
+class Piece(Protocol):
+    """Keys and values of one block."""
+
+    @property
+    def nbytes(self) -> int:
+        """What it takes."""
+
+
+P = TypeVar("P", bound=Piece)
+
+
 @dataclass(frozen=True, slots=True)
-class _Block:
+class _Block(Generic[P]):
     number: int
-    values: Array  # what Cache.read gives
+    values: P
 
 
-class Prefixes:
+class Prefixes(Generic[P]):
     """The blocks used last, in bounded memory; for one thread.
 
     Args:
@@ -30,13 +40,13 @@ class Prefixes:
 
     def __init__(self, most_bytes: int) -> None:
         self._most_bytes = most_bytes
-        self._blocks: OrderedDict[_Key, _Block] = OrderedDict()
+        self._blocks: OrderedDict[_Key, _Block[P]] = OrderedDict()
         self._numbers = ROOT
         self.bytes = 0
 
-    def longest(self, tokens: Sequence[int]) -> list[Array]:
+    def longest(self, tokens: Sequence[int]) -> list[P]:
         """The blocks that the beginning of `tokens` has here; at least one token is left to compute."""
-        found: list[Array] = []
+        found: list[P] = []
         path: list[_Key] = []
         before = ROOT
         for key in _keys(tokens[:-1]):
@@ -49,11 +59,11 @@ class Prefixes:
         self._used(path)
         return found
 
-    def keep(self, tokens: Sequence[int], read: Callable[[int, int], Array]) -> None:
+    def keep(self, tokens: Sequence[int], kept: Callable[[int, int], P]) -> None:
         """Keeps what is not here yet.
 
         Args:
-            read: keys and values of the tokens in [begin, end).
+            kept: keys and values of the tokens in [begin, end), a copy.
         """
         if not self._most_bytes:
             return
@@ -62,7 +72,7 @@ class Prefixes:
             block = self._blocks.get((before, key))
             if block is None:
                 self._numbers += 1
-                block = _Block(self._numbers, read(index * BLOCK, (index + 1) * BLOCK))
+                block = _Block(self._numbers, kept(index * BLOCK, (index + 1) * BLOCK))
                 self._blocks[before, key] = block
                 self.bytes += block.values.nbytes
             path.append((before, key))

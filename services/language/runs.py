@@ -18,6 +18,7 @@ from services.kit.inference.engine import Engine
 from services.kit.inference.manifest import Generation
 from services.language import graph
 from services.language.cache import Cache
+from services.language.storage import HostStorage
 
 MOST_BOUND = 256  # shapes that are kept
 OF_WISHES = (graph.TEMPERATURE, graph.TOP_K, graph.TOP_P, graph.MIN_P, graph.FORCED)
@@ -78,10 +79,17 @@ class _Shape(NamedTuple):
 
 
 class _Bound:
-    """One shape: the memory of its small inputs and outputs, and what is bound to them."""
+    """One shape: the memory of its small inputs and outputs, and what is bound to them.
 
-    def __init__(self, session: Any, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:
+    Args:
+        copied: whether an input is copied when it is bound, as it is for a GPU, and not looked at later.
+    """
+
+    def __init__(
+        self, session: Any, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], *, copied: bool
+    ) -> None:
         self.binding = session.io_binding()
+        self._copied = copied
         self.arrays = {spec.name: np.zeros(spec.shape, NUMPY[spec.datatype]) for spec in (*inputs, *outputs)}
         self.wishes: Wishes | None = None  # that the memory holds
         self.adjusted = True
@@ -91,6 +99,15 @@ class _Bound:
             array = self.arrays[spec.name]
             self.binding.bind_output(spec.name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
 
+    def put(self, name: str, values: Array | bool) -> None:
+        """What an input is from now on."""
+        array = self.arrays[name]
+        if not self._copied:
+            array[:] = values
+        elif (array != values).any():
+            array[:] = values
+            self.bind(name, array)
+
     def bind(self, name: str, array: Array) -> None:
         """An input whose memory the caller keeps until after the run."""
         self.binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
@@ -99,26 +116,26 @@ class _Bound:
         self, cache: Cache, first: int, rows: int, inputs: Sequence[str], outputs: Sequence[str] = ()
     ) -> None:
         """Some rows of a cache; what comes out goes where it was."""
-        kind, shape, addresses = cache.dtype.type, cache.shape(rows), cache.addresses(first)
+        place, addresses = (*cache.storage.device, cache.element, cache.shape(rows)), cache.addresses(first)
         for name, address in zip(inputs, addresses, strict=True):
-            self.binding.bind_input(name, "cpu", 0, kind, shape, address)
+            self.binding.bind_input(name, *place, address)
         for name, address in zip(outputs, addresses, strict=False):
-            self.binding.bind_output(name, "cpu", 0, kind, shape, address)
+            self.binding.bind_output(name, *place, address)
 
     def take(self, token_ids: Array, start: Array, draws: Draws, source_length: Array | None) -> None:
         """What the next run gets."""
-        arrays, wishes = self.arrays, draws.wishes
-        arrays[graph.TOKEN_IDS][:] = token_ids
-        arrays[graph.START][:] = start
-        arrays[graph.UNIFORM][:, 0] = draws.uniform
+        wishes = draws.wishes
+        self.put(graph.TOKEN_IDS, token_ids)
+        self.put(graph.START, start)
+        self.put(graph.UNIFORM, draws.uniform[:, np.newaxis])
         if self.wishes is not wishes:
-            arrays[graph.OUT_INDEX][:] = wishes.out_index
+            self.put(graph.OUT_INDEX, wishes.out_index)
             for name in OF_WISHES:
-                arrays[name][:, 0] = getattr(wishes, name)
+                self.put(name, getattr(wishes, name)[:, np.newaxis])
             self.wishes = wishes
-        arrays[graph.PLAIN][0] = wishes.most_probable and draws.adjust is None
+        self.put(graph.PLAIN, wishes.most_probable and draws.adjust is None)
         if source_length is not None:
-            arrays[graph.SOURCE_LENGTH][:] = source_length
+            self.put(graph.SOURCE_LENGTH, source_length)
         if draws.adjust is not None or self.adjusted:
             index, scale, bias = draws.adjust or NEUTRAL
             self.bind(graph.ADJUST_INDEX, index)
@@ -178,7 +195,7 @@ class Runs:
             raise
         if stage is not None:
             for row in range(rows):
-                self.cache.write(first + row, 0, stage.view(row, 0, steps))
+                self.cache.take(first + row, stage, row, steps)
         token, logprob, *top = (bound.arrays[spec.name] for spec in self._outputs)
         return Drawn(token[:, 0], logprob[:, 0], *top)
 
@@ -232,9 +249,10 @@ class Runs:
             [TensorSpec(spec.name, spec.datatype, sizes.get(spec.name, (draws, 1))) for spec in specs]
             for specs in (self._inputs, self._outputs)
         )
-        bound = self._bound[shape] = _Bound(self._decoder.session, inputs, outputs)
+        on_gpu = self.cache.storage.device != HostStorage.device
+        bound = self._bound[shape] = _Bound(self._decoder.session, inputs, outputs, copied=on_gpu)
         for name in (graph.STEPS, graph.PLACES, graph.RANKS):
-            bound.arrays[name][:] = np.arange(len(bound.arrays[name]))
+            bound.put(name, np.arange(len(bound.arrays[name])))
         layers = self._generation.layers
         cache = self._stage if shape.staged and self._stage is not None else self.cache
         bound.bind_cache(cache, shape.first, rows, graph.past(layers), graph.present(layers))

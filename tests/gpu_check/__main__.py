@@ -1,4 +1,7 @@
-"""`python -m tests.gpu_check [--seconds S] [--device cpu]`: every bundle of every service on the GPU beside the CPU."""
+"""`python -m tests.gpu_check [--seconds S] [--device cpu]`: every bundle of every service on the GPU beside the CPU.
+
+`--bundles DIR` adds others of the language service, such as `trivium export language --precision fp16` makes.
+"""
 
 import argparse
 import sys
@@ -12,28 +15,37 @@ from services.kit.inference.bundle import Bundle
 from services.kit.inference.engine import has_cuda_driver
 from services.kit.telemetry import LogSettings, configure_logs
 from tests.bench.table import render
-from tests.gpu_check import gpu
-from tests.gpu_check.check import EXACT_TOLERANCE, SERVED_TOLERANCE, Checked, Device, check
+from tests.gpu_check import gpu, texts
+from tests.gpu_check.check import EXACT_TOLERANCE, SERVED_TOLERANCE, Checked, check
+from tests.gpu_check.placement import Device
 
+RUNS = 40  # of a step that is timed
 SERVICES = Path(__file__).resolve().parents[2] / "services"
 
 
-def main(services: Path, device: Device, seconds: float) -> int:
+def main(services: Path, device: Device, seconds: float, others: Sequence[Path] = ()) -> int:
     """The exit code: 1 if a bundle cannot be opened on the device or computes something else there."""
     if device == "cuda" and not has_cuda_driver():
         print("no GPU here (libcuda.so.1 does not load, or sees no device): nothing was checked")
         return 0
     print(f"{gpu.describe() if device == 'cuda' else 'the CPU, beside itself'}; onnxruntime {_onnxruntime()}")
-    found, failed = all_bundles(services), []
-    checked = []
+    found, failed = [*all_bundles(services), *bundles.discover(others, "language")], list[str]()
+    checked, written = [], []
     for bundle in found:
+        generation = bundle.manifest.generation
         try:
-            checked.append(check(bundle, device, seconds))
+            if generation is None:
+                checked.append(check(bundle, device, seconds))
+            else:
+                written.append(texts.check(bundle, generation, device, RUNS))
         except StartupError as error:
             failed.append(f"{bundle.name}/{bundle.version}: {error}\n  hint: {error.hint}")
     if checked:
         print(tables(checked, device))
+    if written:
+        print(tables_of_texts(written, device))
     failed += [f"{one.bundle}: {problem}" for one in checked for problem in one.problems]
+    failed += [f"{one.bundle}: {problem}" for one in written for problem in one.problems]
     for line in failed:
         print(f"failed: {line}")
     if not found:
@@ -42,10 +54,9 @@ def main(services: Path, device: Device, seconds: float) -> int:
 
 
 def all_bundles(services: Path) -> list[Bundle]:
-    """The bundles of every service that run on a GPU, by service, name and version: texts are written on the CPU."""
+    """The bundles of every service, by service, name and version."""
     folders = sorted(services.glob("*/bundles"))
-    found = [bundle for folder in folders for bundle in bundles.discover([folder], folder.parent.name)]
-    return [bundle for bundle in found if bundle.manifest.generation is None]
+    return [bundle for folder in folders for bundle in bundles.discover([folder], folder.parent.name)]
 
 
 def tables(checked: Sequence[Checked], device: Device) -> str:
@@ -79,6 +90,36 @@ def tables(checked: Sequence[Checked], device: Device) -> str:
     )
 
 
+def tables_of_texts(checked: Sequence[texts.Checked], device: Device) -> str:
+    """How texts change, and how long a step takes."""
+    changes = [
+        [
+            f"{one.bundle} {one.precision}",
+            str(one.nodes or "-"),
+            ", ".join(one.elsewhere) or "none",
+            *(str(found or "-") for found in (one.from_cpu, one.drawn_from_cpu)),
+            *map(str, (one.alone, one.resumed, one.drawn_resumed)),
+            "; ".join(one.problems) or "ok",
+        ]
+        for one in checked
+    ]
+    steps = [
+        [f"{one.bundle} {one.precision}", name, *(f"{taken[rows]:.3f}" for rows in texts.ROWS)]
+        for one in checked
+        for name, taken in one.steps_ms.items()
+    ]
+    columns = ["cpu, greedy", "cpu, drawn", "alone, greedy", "cut, greedy", "cut, drawn"]
+    return "\n\n".join(
+        [
+            f"\nTexts on {device}, {texts.TEXTS} side by side: how many get another token than on the CPU, or alone,\n"
+            "or when they are cut anywhere and go on; of so many tokens to there (largest difference of a log-probability)",
+            render(["bundle", f"nodes on {device}", "elsewhere", *columns, "result"], changes),
+            "A run that takes every text one token further, in ms (median):",
+            render(["bundle", "device", *(f"{rows} texts" for rows in texts.ROWS)], steps),
+        ]
+    )
+
+
 def _onnxruntime() -> str:
     return next((metadata.version(n) for n in ("onnxruntime-gpu", "onnxruntime") if _installed(n)), "unknown")
 
@@ -90,7 +131,8 @@ def _installed(package: str) -> bool:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m tests.gpu_check", description=__doc__)
     parser.add_argument("--seconds", type=float, default=1.0, help="of each measurement of speed")
+    parser.add_argument("--bundles", type=Path, action="append", default=[], help="others, of the language service")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: try the check itself")
     arguments = parser.parse_args()
     configure_logs(LogSettings(level="error"))
-    sys.exit(main(SERVICES, arguments.device, arguments.seconds))
+    sys.exit(main(SERVICES, arguments.device, arguments.seconds, arguments.bundles))

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
@@ -12,10 +11,9 @@ from services.kit.inference.engine import CPU, CUDA, Engine, EngineSettings
 from services.kit.inference.verification import TOLERANCE, verified_engine
 from tests.gpu_check import speed
 from tests.gpu_check.inputs import random_inputs
-from tests.gpu_check.placement import HEAVY, Traced, traced_run
+from tests.gpu_check.placement import HEAVY, Device, Traced, traced_run
 from tests.gpu_check.speed import Speed
 
-Device = Literal["cuda", "cpu"]
 PROVIDER = {"cuda": CUDA, "cpu": CPU}
 
 # Largest difference from the CPU, relative to the largest number of that output. Both sum in FP32, in another order.

@@ -12,6 +12,8 @@ import onnxruntime as ort
 from services.kit.inference.bundle import Array
 from services.kit.inference.engine import CPU, CUDA
 
+Device = Literal["cuda", "cpu"]
+
 # Operators that are the point of a GPU; sizes and indices (Shape, Gather of a shape, ...) may stay on the CPU.
 HEAVY = frozenset(
     {"Attention", "Conv", "ConvTranspose", "Gemm", "GRU", "GroupQueryAttention", "LSTM", "MatMul", "RNN", "FusedConv"}
@@ -30,9 +32,7 @@ class Traced:
         return sorted({operator for operator, ran_on in self.nodes if ran_on != provider})
 
 
-def traced_run(
-    path: Path, device: Literal["cuda", "cpu"], inputs: Mapping[str, Array], outputs: Sequence[str]
-) -> Traced:
+def traced_run(path: Path, device: Device, inputs: Mapping[str, Array], outputs: Sequence[str]) -> Traced:
     """Runs the model once in plain FP32: TF32, CUDA's default since Ampere, keeps 10 bits of a factor and is off."""
     options = ort.SessionOptions()
     options.log_severity_level = 3
@@ -51,7 +51,7 @@ def nodes(trace: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, str], ...]:
     return tuple((event["args"]["op_name"], event["args"]["provider"]) for event in events)
 
 
-def _providers(device: Literal["cuda", "cpu"]) -> list[Any]:
+def _providers(device: Device) -> list[Any]:
     if device == "cpu":
         return [CPU]
     ort.preload_dlls()

@@ -18,6 +18,7 @@ from services.kit.settings import setting
 
 Device = Literal["auto", "cuda", "cpu"]
 
+BFLOAT16 = 16  # ONNX's number of the type; numpy has its bits as uint16
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
 
@@ -55,6 +56,7 @@ class Engine:
             )
         self.inputs = tuple(_spec(node) for node in self._session.get_inputs())
         self.outputs = tuple(_spec(node) for node in self._session.get_outputs())
+        self._bfloat16 = frozenset(spec.name for spec in self.inputs if spec.datatype == "BF16")
         # Strings live on the CPU alone and cannot be bound.
         strings = any(spec.datatype == "BYTES" for spec in (*self.inputs, *self.outputs))
         self._binding = self._session.io_binding() if self.device == "cuda" and not strings else None
@@ -81,7 +83,12 @@ class Engine:
         binding.clear_binding_inputs()
         binding.clear_binding_outputs()
         for name, array in inputs.items():
-            binding.bind_cpu_input(name, np.require(array, requirements="C"))
+            array = np.require(array, requirements="C")
+            if name in self._bfloat16:
+                bits = ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array, BFLOAT16)
+                binding.bind_ortvalue_input(name, bits)
+            else:
+                binding.bind_cpu_input(name, array)
         for name in outputs:
             binding.bind_output(name, "cpu")
         binding.synchronize_inputs()

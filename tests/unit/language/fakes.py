@@ -12,6 +12,7 @@ from services.language.cache import Cache
 from services.language.metrics import GenerationMetrics, ModelMetrics
 from services.language.prefixes import Prefixes
 from services.language.runs import Drawn, Draws
+from services.language.storage import Storage
 
 VOCAB = 97
 LONGEST = 128
@@ -36,7 +37,7 @@ class FakeRuns:
     """What the cache holds of a token is the token itself; the next one follows from all of them."""
 
     def __init__(self, rows: int = 8, longest: int = LONGEST) -> None:
-        self.cache = Cache(2, 1, 1, rows * longest, longest, "float32", smallest=4)
+        self.cache = Cache(2, 1, 1, rows * longest, longest, "FP32", smallest=4)
         self.cross: Cache | None = None
         self.runs: list[tuple[int, int, int]] = []  # first slot, rows, steps
         self.fails = False
@@ -105,7 +106,7 @@ class FakeEncodedRuns(FakeRuns):
 
     def __init__(self, rows: int = 8, longest: int = LONGEST, sources: int = 8 * 16) -> None:
         super().__init__(rows, longest)
-        self.cross = Cache(2, 1, 1, sources, 16, "float32", smallest=2)
+        self.cross = Cache(2, 1, 1, sources, 16, "FP32", smallest=2)
         self.encoded: list[int] = []  # sources in each run of the encoder
 
     def encode(self, first: int, sources: Tokens[Tokens[int]]) -> None:
@@ -136,7 +137,7 @@ class FakeEncodedRuns(FakeRuns):
 
 def batch(runs: FakeRuns, prefix_bytes: int = 0, most_scored: int = 512) -> Batch:
     """A batch over a fake model."""
-    prefixes = Prefixes(prefix_bytes) if runs.cross is None else None
+    prefixes = Prefixes[Storage](prefix_bytes) if runs.cross is None else None
     return Batch(runs, 64, prefixes, most_scored)  # type: ignore[arg-type]
 
 

@@ -91,10 +91,11 @@ def text(
     priority: int = 0,
     source: list[int] | None = None,
     scored: list[int] | None = None,
+    sampling: Sampling | None = None,
 ) -> Sequence:
     return Sequence(
         prompt,
-        Sampling(),
+        sampling or Sampling(),
         FakeTokenizer(),  # type: ignore[arg-type]
         limit=limit,
         end=frozenset(),

@@ -1,15 +1,21 @@
+from functools import partial
+
 import numpy as np
 import pytest
 
 from services.kit.inference.bundle import Array
-from services.language.cache import Cache
+from services.language.cache import Blank, Cache
+from services.language.cuda_storage import Cuda, CudaStorage
+from services.language.storage import HostStorage
+from tests.unit.language.cuda import Runtime
 
 HEADS, WIDTH, BLOCKS = 3, 2, 4
 
 
-@pytest.fixture
-def cache() -> Cache:
-    return Cache(BLOCKS, HEADS, WIDTH, capacity=8 * 64, longest=50, dtype="float32", smallest=4)
+@pytest.fixture(params=["host", "gpu"])
+def cache(request: pytest.FixtureRequest) -> Cache:
+    blank: Blank = HostStorage if request.param == "host" else partial(CudaStorage, Cuda(Runtime(), 0))
+    return Cache(BLOCKS, HEADS, WIDTH, capacity=8 * 64, longest=50, precision="FP32", smallest=4, blank=blank)
 
 
 def values(seed: int, tokens: int) -> Array:
@@ -50,6 +56,30 @@ def test_a_row_moves(cache: Cache) -> None:
     assert np.array_equal(cache.read(1, 0, 4), content)
 
 
+def test_what_is_kept_of_a_row_goes_to_another_place_of_another_row(cache: Cache) -> None:
+    content = values(1, 4)
+    cache.write(3, 0, content)
+    piece = cache.kept(3, 1, 4)
+    cache.settle(20, [0, 0, 0, 4])
+    cache.write(3, 0, 0 * content)
+    cache.put(2, 7, piece)
+    assert np.array_equal(cache.read(2, 7, 10), content[:, :, 1:])
+    assert piece.nbytes == content[:, :, 1:].nbytes
+
+
+def test_a_row_of_another_cache_is_taken(cache: Cache) -> None:
+    other = Cache(BLOCKS, HEADS, WIDTH, 64, 16, "FP32", smallest=8, blank=_blank_of(cache))
+    content = values(2, 6)
+    other.write(1, 0, content)
+    cache.settle(20, [])
+    cache.take(2, other, 1, 6)
+    assert np.array_equal(cache.read(2, 0, 6), content)
+
+
+def _blank_of(cache: Cache) -> Blank:
+    return lambda blocks, numbers, dtype: cache.storage.like(numbers)
+
+
 def test_memory_that_is_reserved_is_not_exceeded(cache: Cache) -> None:
     assert cache.rows(50) == 8 * 64 // 50
     assert cache.rows(30) == 8 * 64 // 32
@@ -64,7 +94,7 @@ def test_room_that_a_long_text_had_goes_when_more_rows_need_the_memory(cache: Ca
 
 
 def test_there_is_always_memory_for_one_text() -> None:
-    assert Cache(2, 1, 1, capacity=1, longest=50, dtype="float32").rows(50) == 1
+    assert Cache(2, 1, 1, capacity=1, longest=50, precision="FP32").rows(50) == 1
 
 
 def test_addresses_are_those_of_the_rows(cache: Cache) -> None:

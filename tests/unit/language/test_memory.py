@@ -12,7 +12,7 @@ def generation(**more: int) -> Generation:
 
 
 def size(cache: Cache | None) -> int:
-    return 0 if cache is None else cache._memory.nbytes
+    return 0 if cache is None else cache.storage.nbytes
 
 
 def test_a_model_without_an_encoder_has_one_cache_of_all_the_memory() -> None:

@@ -1,6 +1,8 @@
 """Runs over the graphs of a bundle that is shipped, and caches with something in them."""
 
+import copy
 import random
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,11 +14,15 @@ from services.kit.inference.manifest import ENCODER, Generation
 from services.language import graph
 from services.language.__main__ import BUNDLES
 from services.language.batch import Batch
-from services.language.cache import Cache
+from services.language.cache import Blank, Cache
+from services.language.cuda_storage import Cuda, CudaStorage
 from services.language.isolation import RunFailed
 from services.language.memory import caches
 from services.language.runs import Runs
+from services.language.sampling import Sampling
 from services.language.sequence import Sequence
+from tests.unit.language.cuda import Runtime
+from tests.unit.language.cuda import Session as GpuSession
 from tests.unit.language.scheduling import text
 
 SOURCES = [list(range(2, 2 + length)) for length in (3, 40, 1, 17, 9)]
@@ -45,6 +51,12 @@ class Watched(Engine):
         self._session = Session(self._session)
 
 
+def spoil(cache: Cache) -> None:
+    """Something is in it that nobody wrote."""
+    storage = cache.storage
+    storage.fill(np.full_like(storage.array(), 7.0))
+
+
 @pytest.fixture
 def runs() -> Runs:
     bundle = bundles.load(BUNDLES / "dates-transformer" / "1")
@@ -55,7 +67,7 @@ def runs() -> Runs:
     cache, cross, _ = caches(generation, 8, 8, "dates")
     assert cross is not None
     for memory in (cache, cross):
-        memory._memory.fill(7.0)
+        spoil(memory)
     return Runs(generation, decoder, cache, encoder, cross)
 
 
@@ -175,9 +187,45 @@ def test_the_probe_runs_both_graphs_beside_the_texts(runs: Runs) -> None:
     assert kept.made == [token for token, _ in alone]
 
 
+def test_texts_on_a_gpu_whose_inputs_are_copied_when_they_are_bound_are_the_same(runs: Runs) -> None:
+    """By a stand-in for a GPU, on the CPU: all that changes between two runs is bound again."""
+    blank = partial(CudaStorage, Cuda(Runtime(), 0))
+    for here, there in ((runs, _on_gpu(runs, blank)), (gpt()[0], _on_gpu(gpt()[0], blank))):
+        found = [
+            written(batch(one), [*texts()[:3], *drawn()] if one.cross is not None else drawn(source=False))
+            for one in (here, there)
+        ]
+        assert found[0] == found[1]
+        assert len(set(map(tuple, found[0]))) > 3
+
+
+def drawn(*, source: bool = True) -> list[Sequence]:
+    """Texts of many wishes and lengths."""
+    wishes = (
+        Sampling(temperature=1.3, seed=4),
+        Sampling(temperature=0.8, top_k=5, top_p=0.9, min_p=0.01, seed=5),
+        Sampling(temperature=1.0, repetition_penalty=1.4, frequency_penalty=0.3, seed=6),
+        Sampling(logit_bias={3: 5.0, 7: -2.0}),
+        Sampling(),
+    )
+    return [
+        text([1], 9 + number, source=SOURCES[number] if source else None, sampling=one)
+        for number, one in enumerate(wishes)
+    ]
+
+
+def _on_gpu(runs: Runs, blank: Blank) -> Runs:
+    """The same over the stand-in's memory."""
+    decoder = copy.copy(runs._decoder)
+    decoder._session = GpuSession(decoder._session)
+    generation = runs._generation
+    memory = caches(generation, 8, 8, "on a GPU", blank)
+    return Runs(generation, decoder, memory.texts, runs._encoder, memory.sources, memory.stage)
+
+
 def test_a_beginning_that_is_longer_than_the_place_for_them_is_read_in_the_cache() -> None:
     whole, generation = gpt()
-    small = Cache(2 * generation.layers, generation.kv_heads, generation.head_dim, 64, 64, "float32")
+    small = Cache(2 * generation.layers, generation.kv_heads, generation.head_dim, 64, 64, "FP32")
 
     def first(stage: Cache | None) -> tuple[list[list[int]], set[int]]:
         runs = Runs(generation, whole._decoder, whole.cache, stage=stage)
@@ -195,7 +243,7 @@ def test_beginnings_that_are_read_apart_give_the_bits_that_they_give_in_the_cach
     whole, generation = gpt()
     decoder, cache, stage = whole._decoder, whole.cache, whole._stage
     assert stage is not None
-    stage._memory.fill(7.0)
+    spoil(stage)
     source = random.Random(4)
     long, *short = ([source.randrange(3, 250) for _ in range(length)] for length in (200, 5, 60, 17))
 
