@@ -112,7 +112,7 @@ def tables_of_texts(checked: Sequence[texts.Checked], device: Device) -> str:
     return "\n\n".join(
         [
             f"\nTexts on {device}, {texts.TEXTS} side by side: how many get another token than on the CPU, or alone,\n"
-            "or when they are cut anywhere and go on; of so many tokens to there (largest difference of a log-probability)",
+            "or when they are cut anywhere and go on; of so many tokens to there (largest difference of a logprob)",
             render(["bundle", f"nodes on {device}", "elsewhere", *columns, "result"], changes),
             "A run that takes every text one token further, in ms (median):",
             render(["bundle", "device", *(f"{rows} texts" for rows in texts.ROWS)], steps),
