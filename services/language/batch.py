@@ -11,12 +11,13 @@ from collections.abc import Iterator
 import numpy as np
 
 from services.kit.inference.bundle import Array
+from services.language.drawn import Drawn, Draws
 from services.language.draws import Draw, alternatives, arrays
 from services.language.isolation import Made, News, RunFailed
 from services.language.memory import Memory
 from services.language.prefixes import BLOCK, Prefixes
 from services.language.reading import Reading, before_scored
-from services.language.runs import Drawn, Draws, Runs
+from services.language.runs import Runs
 from services.language.sequence import Chosen, Sequence
 from services.language.storage import Storage
 
@@ -172,7 +173,11 @@ class Batch:
         started = time.monotonic()
         members = self.rows[first : first + rows]
         self._settle([row.cached + steps for row in members])
-        start = np.array([row.cached for row in members], np.int64)
+        spare = self._runs.rows(rows) - rows if kind == "decode" and not first else 0
+        members = self.rows[first : first + rows + spare]
+        token_ids = np.pad(token_ids, ((0, spare), (0, 0))) if spare else token_ids
+        start = np.zeros(rows + spare, np.int64)
+        start[: len(members)] = [row.cached for row in members]
         lengths = np.array([len(row.source or ()) for row in members], np.int64) if self._cross is not None else None
         try:
             drawn = self._runs.run(first, token_ids, start, given, lengths)
@@ -180,7 +185,7 @@ class Batch:
             slots = [first + row for row, count in enumerate(fed) if count]
             raise RunFailed(slots, [self.rows[slot] for slot in slots]) from error
         seconds = time.monotonic() - started
-        for row, count in zip(members, fed, strict=True):
+        for row, count in zip(members, fed, strict=False):
             row.cached += count
             if count:
                 row.compute_s += seconds

@@ -12,6 +12,7 @@ import numpy as np
 
 from services.kit.errors import StartupError
 from services.kit.inference.bundle import Array
+from services.kit.inference.recording import GPU
 from services.language.storage import Stretch
 
 LONGEST_PITCH = (1 << 31) - 1  # bytes between two lines of one copy
@@ -52,8 +53,9 @@ class Cuda:
         Raises:
             CudaError: it failed.
         """
-        self._checked("cudaSetDevice", self.device)
-        return self._checked(name, *arguments)
+        with GPU.using():
+            self._checked("cudaSetDevice", self.device)
+            return self._checked(name, *arguments)
 
     def _checked(self, name: str, *arguments: Any) -> Any:
         code, *found = getattr(self._runtime, name)(*arguments)
@@ -70,7 +72,7 @@ class CudaStorage:
     """
 
     def __init__(self, cuda: Cuda, blocks: int, numbers: int, dtype: np.dtype[np.generic]) -> None:
-        self._cuda, self._blocks = cuda, blocks
+        self.cuda, self._blocks = cuda, blocks
         self.device, self.dtype = ("cuda", cuda.device), dtype
         self.stride = numbers * dtype.itemsize
         self.nbytes = blocks * self.stride
@@ -80,7 +82,7 @@ class CudaStorage:
 
     def like(self, numbers: int) -> "CudaStorage":
         """See Storage."""
-        return CudaStorage(self._cuda, self._blocks, numbers, self.dtype)
+        return CudaStorage(self.cuda, self._blocks, numbers, self.dtype)
 
     def copy(self, source: "CudaStorage", stretches: Iterable[Stretch]) -> None:
         """See Storage."""
@@ -99,26 +101,30 @@ class CudaStorage:
     def fill(self, values: Array) -> None:
         """See Storage."""
         values = np.ascontiguousarray(values, self.dtype)
-        self._cuda("cudaMemcpy", self.address, values.ctypes.data, self.nbytes, self._cuda.to_device)
+        self.cuda("cudaMemcpy", self.address, values.ctypes.data, self.nbytes, self.cuda.to_device)
         self._wait()
 
     def array(self) -> Array:
         """See Storage."""
         values = np.empty((self._blocks, self.stride // self.dtype.itemsize), self.dtype)
-        self._cuda("cudaMemcpy", values.ctypes.data, self.address, self.nbytes, self._cuda.to_host)
+        self.fetch(values)
         return values
+
+    def fetch(self, values: Array) -> None:
+        """Copies all of it to an array on the host, which is as large."""
+        self.cuda("cudaMemcpy", values.ctypes.data, self.address, self.nbytes, self.cuda.to_host)
 
     def _issue(self, source: "CudaStorage", at: int, begin: int, count: int) -> None:
         """Copies a stretch of every block, later."""
-        size, kind = self.dtype.itemsize, self._cuda.on_device
+        size, kind = self.dtype.itemsize, self.cuda.on_device
         to, from_ = self.address + at * size, source.address + begin * size
         if max(self.stride, source.stride) <= LONGEST_PITCH:
             pitches = (to, self.stride, from_, source.stride)
-            self._cuda("cudaMemcpy2DAsync", *pitches, count * size, self._blocks, kind, 0)
+            self.cuda("cudaMemcpy2DAsync", *pitches, count * size, self._blocks, kind, 0)
             return
         for block in range(self._blocks):
             places = (to + block * self.stride, from_ + block * source.stride)
-            self._cuda("cudaMemcpyAsync", *places, count * size, kind, 0)
+            self.cuda("cudaMemcpyAsync", *places, count * size, kind, 0)
 
     def _wait(self) -> None:
-        self._cuda("cudaStreamSynchronize", 0)
+        self.cuda("cudaStreamSynchronize", 0)

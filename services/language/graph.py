@@ -10,7 +10,9 @@ from services.kit.inference.manifest import Generation
 
 TOKEN_IDS, START, OUT_INDEX = "token_ids", "start", "out_index"  # int64 [rows, steps], [rows], [draws]
 STEPS, PLACES = "steps", "places"  # int64 [steps], [room in the cache]: 0, 1, ...
-PLAIN = "plain"  # bool [1]: whether every top_k is 1 and no logit changes, so that tokens are found more quickly
+# bool [1]: whether every top_k is 1 and no logit changes, so that tokens are found more quickly. Only with FP32: other
+# precisions are for GPUs, where runs are recorded, which takes a graph without branches.
+PLAIN = "plain"
 TEMPERATURE, TOP_P, MIN_P, UNIFORM = "temperature", "top_p", "min_p", "uniform"  # float32 [draws, 1]
 TOP_K, FORCED = "top_k", "forced"  # int64 [draws, 1]; forced: -1, or the token that is taken instead of a draw
 RANKS = "ranks"  # int64 [candidates]: 0, 1, ...; at least as many as any draw's top_k, and not more than tokens
@@ -51,7 +53,7 @@ def decoder_inputs(generation: Generation) -> list[TensorSpec]:
         TensorSpec(TOKEN_IDS, "INT64", (-1, -1)),
         TensorSpec(START, "INT64", rows),
         *(TensorSpec(name, "INT64", rows) for name in (STEPS, PLACES)),
-        TensorSpec(PLAIN, "BOOL", (1,)),
+        *((TensorSpec(PLAIN, "BOOL", (1,)),) if generation.precision == "FP32" else ()),
         TensorSpec(OUT_INDEX, "INT64", rows),
         *(TensorSpec(name, "FP32", draws) for name in (TEMPERATURE, TOP_P, MIN_P, UNIFORM)),
         *(TensorSpec(name, "INT64", draws) for name in (TOP_K, FORCED)),

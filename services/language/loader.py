@@ -21,10 +21,11 @@ from services.language.batch import Batch
 from services.language.cache import Blank
 from services.language.classifier import Classifier
 from services.language.cuda_storage import Cuda, CudaError, CudaStorage
+from services.language.drawn import Draws, Wishes
 from services.language.memory import MIB, Memory, caches
 from services.language.metrics import GenerationMetrics
 from services.language.prefixes import Prefixes
-from services.language.runs import Draws, Runs, Wishes
+from services.language.runs import Runs
 from services.language.scheduler import Scheduler
 from services.language.settings import GenerationSettings
 from services.language.storage import HostStorage, Storage
@@ -86,7 +87,8 @@ def opened(
     Raises:
         StartupError: says what is off, or that there is no memory for the caches.
     """
-    decoder, encoder, answers = _verified(bundle, generation, engine)
+    recorded = settings.cuda_graphs and generation.precision != "FP32"
+    decoder, encoder, answers = _verified(bundle, generation, engine, recorded=recorded)
     mib, texts = settings.cache_mib, settings.max_texts
     try:
         memory = caches(generation, mib, texts, str(bundle.path), _memory_of(decoder))
@@ -98,14 +100,16 @@ def opened(
     return decoder, Runs(generation, decoder, memory.texts, encoder, memory.sources, memory.stage), answers
 
 
-def _verified(bundle: Bundle, generation: Generation, settings: EngineSettings) -> tuple[Engine, Engine | None, str]:
+def _verified(
+    bundle: Bundle, generation: Generation, settings: EngineSettings, *, recorded: bool
+) -> tuple[Engine, Engine | None, str]:
     """Decoder and encoder, and what their known answers are here to the bit.
 
     Raises:
         StartupError: says what of the bundle is off.
     """
     bundles.verify_files(bundle)
-    decoder = Engine(bundle.path / bundles.MODEL, settings)
+    decoder = Engine(bundle.path / bundles.MODEL, settings, recorded=recorded)
     check_interface(bundle, decoder, graph.decoder_inputs(generation), graph.decoder_outputs())
     inputs, expected = bundles.known_answers(bundle)
     encoder = None

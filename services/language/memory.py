@@ -34,7 +34,7 @@ class Caches(NamedTuple):
 
     texts: Cache
     sources: Cache | None  # with an encoder
-    stage: Cache | None  # where beginnings are read; none where it would not pay
+    stage: Cache | None  # where beginnings are read; none where it would not pay, as on a GPU
 
 
 def caches(generation: Generation, mib: int, max_texts: int, name: str, blank: Blank = HostStorage) -> Caches:
@@ -62,7 +62,8 @@ def caches(generation: Generation, mib: int, max_texts: int, name: str, blank: B
             hint=f"set GENERATION__CACHE_MIB to {needed} or more, for one text at a time",
         )
     staged = min(STAGED, generation.max_tokens)
-    pays = not source and generation.max_tokens > STAGED // 4 and staged * token * STAGE_PART <= mib * MIB
+    pays = blank is HostStorage and not source and generation.max_tokens > STAGED // 4
+    pays = pays and staged * token * STAGE_PART <= mib * MIB
     pays = pays and whole + staged * token <= mib * MIB  # one text has its memory in any case
     given = min(mib * MIB - pays * staged * token, max_texts * whole)
     own, longest = (blocks, generation.kv_heads, width), generation.max_tokens

@@ -3,65 +3,27 @@
 Inputs and outputs are bound by pointer, the cache's new tokens to the memory of the old ones, so that a run copies
 nothing. What is bound is kept for each shape that comes again. A run costs what the room in the cache is; so what
 begins is read in a cache of its own with as little room as it needs, and moved to where the longest text has its own.
+On a GPU the runs that take texts one token further are recorded, for few numbers of rows.
 """
 
+import itertools
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from services.kit.inference.bundle import Array, TensorSpec
-from services.kit.inference.datatypes import NUMPY
 from services.kit.inference.engine import Engine
 from services.kit.inference.manifest import Generation
 from services.language import graph
+from services.language.bound import Bound
 from services.language.cache import Cache
-from services.language.storage import HostStorage
+from services.language.cuda_storage import CudaStorage
+from services.language.drawn import Drawn, Draws
+from services.language.gpu_bound import GpuBound
 
-MOST_BOUND = 256  # shapes that are kept
-OF_WISHES = (graph.TEMPERATURE, graph.TOP_K, graph.TOP_P, graph.MIN_P, graph.FORCED)
-NEUTRAL = (np.zeros((1, 2), np.int64), np.ones(1, np.float32), np.zeros(1, np.float32))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Wishes:
-    """Which positions get a token, and how each is chosen; one entry each. They stay, while the same texts go on."""
-
-    out_index: Array  # int64: row * steps + step
-    temperature: Array  # float32, more than 0
-    top_k: Array  # int64; 1 takes the most probable token
-    top_p: Array  # float32
-    min_p: Array  # float32
-    forced: Array  # int64: -1, or the token to take
-    candidates: int = 1  # tokens that a draw is made from at most, and that are told
-    most_probable: bool = True  # whether each top_k is 1
-
-    @classmethod
-    def greedy(cls, out_index: Array) -> "Wishes":
-        """The most probable token at each of these places."""
-        ones, none = np.ones(len(out_index), np.float32), np.zeros(len(out_index), np.int64)
-        return cls(out_index, ones, none + 1, ones, 0 * ones, none - 1)
-
-
-@dataclass(frozen=True, slots=True)
-class Draws:
-    """The tokens to choose in one run."""
-
-    wishes: Wishes
-    uniform: Array  # float32 in [0, 1), of each draw
-    adjust: tuple[Array, Array, Array] | None = None  # int64 [changes, 2], float32 [changes], float32 [changes]
-
-
-@dataclass(frozen=True, slots=True)
-class Drawn:
-    """What came out, for each draw; valid until the next run."""
-
-    token: Array  # int64 [draws]
-    logprob: Array  # float32 [draws]
-    top_token: Array  # int64 [draws, candidates]
-    top_logprob: Array  # float32 [draws, candidates]
+MOST_BOUND = 256  # shapes that are kept, besides those that are recorded
 
 
 class _Shape(NamedTuple):
@@ -76,72 +38,8 @@ class _Shape(NamedTuple):
     draws: int
     candidates: int
     cross_size: int
-
-
-class _Bound:
-    """One shape: the memory of its small inputs and outputs, and what is bound to them.
-
-    Args:
-        copied: whether an input is copied when it is bound, as it is for a GPU, and not looked at later.
-    """
-
-    def __init__(
-        self, session: Any, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], *, copied: bool
-    ) -> None:
-        self.binding = session.io_binding()
-        self._copied = copied
-        self.arrays = {spec.name: np.zeros(spec.shape, NUMPY[spec.datatype]) for spec in (*inputs, *outputs)}
-        self.wishes: Wishes | None = None  # that the memory holds
-        self.adjusted = True
-        for spec in inputs:
-            self.bind(spec.name, self.arrays[spec.name])
-        for spec in outputs:
-            array = self.arrays[spec.name]
-            self.binding.bind_output(spec.name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
-
-    def put(self, name: str, values: Array | bool) -> None:
-        """What an input is from now on."""
-        array = self.arrays[name]
-        if not self._copied:
-            array[:] = values
-        elif (array != values).any():
-            array[:] = values
-            self.bind(name, array)
-
-    def bind(self, name: str, array: Array) -> None:
-        """An input whose memory the caller keeps until after the run."""
-        self.binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
-
-    def bind_cache(
-        self, cache: Cache, first: int, rows: int, inputs: Sequence[str], outputs: Sequence[str] = ()
-    ) -> None:
-        """Some rows of a cache; what comes out goes where it was."""
-        place, addresses = (*cache.storage.device, cache.element, cache.shape(rows)), cache.addresses(first)
-        for name, address in zip(inputs, addresses, strict=True):
-            self.binding.bind_input(name, *place, address)
-        for name, address in zip(outputs, addresses, strict=False):
-            self.binding.bind_output(name, *place, address)
-
-    def take(self, token_ids: Array, start: Array, draws: Draws, source_length: Array | None) -> None:
-        """What the next run gets."""
-        wishes = draws.wishes
-        self.put(graph.TOKEN_IDS, token_ids)
-        self.put(graph.START, start)
-        self.put(graph.UNIFORM, draws.uniform[:, np.newaxis])
-        if self.wishes is not wishes:
-            self.put(graph.OUT_INDEX, wishes.out_index)
-            for name in OF_WISHES:
-                self.put(name, getattr(wishes, name)[:, np.newaxis])
-            self.wishes = wishes
-        self.put(graph.PLAIN, wishes.most_probable and draws.adjust is None)
-        if source_length is not None:
-            self.put(graph.SOURCE_LENGTH, source_length)
-        if draws.adjust is not None or self.adjusted:
-            index, scale, bias = draws.adjust or NEUTRAL
-            self.bind(graph.ADJUST_INDEX, index)
-            self.bind(graph.ADJUST_SCALE, scale)
-            self.bind(graph.ADJUST_BIAS, bias)
-            self.adjusted = draws.adjust is not None
+    adjusted: bool  # whether logits change
+    recorded: bool
 
 
 class Runs:
@@ -164,7 +62,9 @@ class Runs:
     ) -> None:
         self._generation, self._decoder, self._encoder = generation, decoder, encoder
         self.cache, self.cross, self._stage = cache, cross, stage
-        self._bound: OrderedDict[_Shape, _Bound] = OrderedDict()
+        self._bound: OrderedDict[_Shape, Bound] = OrderedDict()
+        self._recorded: dict[_Shape, Bound] = {}
+        self._numbers = itertools.count(1)  # of what is recorded
         small = set(graph.past(generation.layers)) | set(graph.cross(generation.layers))
         self._inputs = [spec for spec in graph.decoder_inputs(generation) if spec.name not in small]
         self._outputs = graph.decoder_outputs()
@@ -183,21 +83,32 @@ class Runs:
         """
         rows, steps = token_ids.shape
         stage = self._stage_for(rows, steps) if steps > 1 and not start.any() else None
-        wishes = draws.wishes
-        shape = self._shape(first, rows, steps, wishes, stage)
-        bound = self._bound.get(shape) or self._bind(shape)
-        self._bound.move_to_end(shape)
+        shape = self._shape(first, rows, steps, draws, stage)
+        bound = self._bound_for(shape)
         bound.take(token_ids, start, draws, source_length)
         try:
-            self._decoder.session.run_with_iobinding(bound.binding)
+            bound.run()
         except Exception:
-            del self._bound[shape]
+            del (self._recorded if shape.recorded else self._bound)[shape]
             raise
         if stage is not None:
             for row in range(rows):
                 self.cache.take(first + row, stage, row, steps)
-        token, logprob, *top = (bound.arrays[spec.name] for spec in self._outputs)
+        count = len(draws.wishes.out_index)
+        token, logprob, *top = (bound.found.arrays[spec.name][:count] for spec in self._outputs)
         return Drawn(token[:, 0], logprob[:, 0], *top)
+
+    def rows(self, rows: int) -> int:
+        """As many rows as a run has that takes so many from the first one on one token further; or some more.
+
+        What is recorded is so for 1, 2, 3, 4, 6, 8, 12, 16, 24, ... rows, while there is memory for them.
+        """
+        if not self._decoder.recorded or self.cross is not None:
+            return rows
+        whole = 1
+        while whole < rows:
+            whole += max(1, whole // 2) if whole & (whole - 1) == 0 else whole // 3
+        return whole if whole * self.cache.size <= self.cache.capacity else rows
 
     def encode(self, first: int, sources: Sequence[Sequence[int]]) -> None:
         """Reads source texts into the rows of the cross cache from `first` on; each gets the bits that it gets alone.
@@ -223,12 +134,28 @@ class Runs:
         stage.empty(steps)
         return stage
 
-    def _shape(self, first: int, rows: int, steps: int, wishes: Wishes, stage: Cache | None) -> _Shape:
+    def _shape(self, first: int, rows: int, steps: int, draws: Draws, stage: Cache | None) -> _Shape:
         cross = self.cross.size if self.cross is not None else 0
         own = (True, 0, stage.size) if stage is not None else (False, first, self.cache.size)
-        return _Shape(*own, first if cross else 0, rows, steps, len(wishes.out_index), wishes.candidates, cross)
+        adjusted, wishes = draws.adjust is not None, draws.wishes
+        recorded = self._decoder.recorded and steps == 1 and not (first or cross or adjusted)
+        count = rows if recorded else len(wishes.out_index)
+        own_source = first if cross else 0
+        return _Shape(*own, own_source, rows, steps, count, wishes.candidates, cross, adjusted, recorded)
 
-    def _bind(self, shape: _Shape) -> _Bound:
+    def _bound_for(self, shape: _Shape) -> Bound:
+        if shape.recorded:
+            if shape not in self._recorded:
+                self._recorded[shape] = self._bind(shape)
+            return self._recorded[shape]
+        if shape not in self._bound:
+            self._bound[shape] = self._bind(shape)
+            if len(self._bound) > MOST_BOUND:
+                self._bound.popitem(last=False)
+        self._bound.move_to_end(shape)
+        return self._bound[shape]
+
+    def _bind(self, shape: _Shape) -> Bound:
         rows, draws, candidates = shape.rows, shape.draws, shape.candidates
         sizes: Mapping[str, tuple[int, ...]] = {
             graph.TOKEN_IDS: (rows, shape.steps),
@@ -249,15 +176,15 @@ class Runs:
             [TensorSpec(spec.name, spec.datatype, sizes.get(spec.name, (draws, 1))) for spec in specs]
             for specs in (self._inputs, self._outputs)
         )
-        on_gpu = self.cache.storage.device != HostStorage.device
-        bound = self._bound[shape] = _Bound(self._decoder.session, inputs, outputs, copied=on_gpu)
-        for name in (graph.STEPS, graph.PLACES, graph.RANKS):
-            bound.put(name, np.arange(len(bound.arrays[name])))
+        storage, session = self.cache.storage, self._decoder.session
+        if isinstance(storage, CudaStorage):
+            number = next(self._numbers) if shape.recorded else None
+            bound: Bound = GpuBound(storage.cuda, session, inputs, outputs, number)
+        else:
+            bound = Bound(session, inputs, outputs)
         layers = self._generation.layers
         cache = self._stage if shape.staged and self._stage is not None else self.cache
         bound.bind_cache(cache, shape.first, rows, graph.past(layers), graph.present(layers))
         if self.cross is not None:
             bound.bind_cache(self.cross, shape.source, rows, graph.cross(layers))
-        if len(self._bound) > MOST_BOUND:
-            self._bound.popitem(last=False)
         return bound

@@ -23,6 +23,7 @@ class GenerationSettings:
     patience_s: float = setting(
         60.0, low=0
     )  # a text without a deadline, or with a later one, waits for its turn as if this were the time that it has
+    cuda_graphs: bool = True  # on a GPU, runs that take texts one token further are recorded: fp16 and bf16 only
     default_new_tokens: int = setting(64, low=1)  # where a request does not say
 
     @property

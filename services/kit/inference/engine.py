@@ -1,5 +1,6 @@
 """Engine: one ONNX Runtime session, arrays to arrays, on the device that was asked for."""
 
+import contextlib
 import ctypes
 import time
 from collections.abc import Mapping, Sequence
@@ -14,11 +15,14 @@ import structlog
 from services.kit.errors import StartupError
 from services.kit.inference.bundle import Array, TensorSpec
 from services.kit.inference.datatypes import NUMPY, OF_ONNX
+from services.kit.inference.recording import GPU
 from services.kit.settings import setting
 
 Device = Literal["auto", "cuda", "cpu"]
 
 BFLOAT16 = 16  # ONNX's number of the type; numpy has its bits as uint16
+UNRECORDED = -1  # no CUDA graph's number
+ERRORS = 3  # of ONNX Runtime's severities: no warnings
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
 
@@ -28,6 +32,7 @@ class EngineSettings:
 
     device: Device = "auto"  # auto: CUDA where the machine has a driver, else CPU
     cuda_device: int = setting(0, low=0)  # which GPU
+    tf32: bool = False  # FP32 products on a GPU keep 10 bits of each factor: faster, and a recurrent net drifts
     threads: int = setting(0, low=0)  # of one run on the CPU; 0: one for each core
     spinning: bool = True  # threads wait busily between parts of a run: faster, unless sessions share cores
 
@@ -38,15 +43,17 @@ class Engine:
     Args:
         path: of the ONNX file.
         settings: the device and its threads.
+        recorded: whether runs may be recorded as CUDA graphs; only for models without branches, all of it on the GPU.
 
     Raises:
         StartupError: the file is no model that this runtime can load, or the session did not get the device.
     """
 
-    def __init__(self, path: Path, settings: EngineSettings) -> None:
+    def __init__(self, path: Path, settings: EngineSettings, *, recorded: bool = False) -> None:
         self.device = chosen_device(settings.device)
         started = time.monotonic()
-        self._session = _session(path, self.device, settings)
+        self.recorded = recorded and self.device == "cuda"
+        self._session = _session(path, self.device, settings, recorded=self.recorded)
         self.gpus = (settings.cuda_device,) if self.device == "cuda" else ()
         self.provider = self._session.get_providers()[0]
         if self.device == "cuda" and self.provider != CUDA:
@@ -77,7 +84,8 @@ class Engine:
         if self._binding is None:
             results: list[Array] = self._session.run(list(outputs), inputs)
             return results
-        return self._run_bound(self._binding, inputs, outputs)
+        with GPU.using():
+            return self._run_bound(self._binding, inputs, outputs)
 
     def _run_bound(self, binding: Any, inputs: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
         binding.clear_binding_inputs()
@@ -92,7 +100,7 @@ class Engine:
         for name in outputs:
             binding.bind_output(name, "cpu")
         binding.synchronize_inputs()
-        self._session.run_with_iobinding(binding)
+        self._session.run_with_iobinding(binding, run_options(UNRECORDED) if self.recorded else None)
         binding.synchronize_outputs()
         results: list[Array] = binding.copy_outputs_to_cpu()
         return results
@@ -119,6 +127,13 @@ def chosen_device(device: Device) -> Literal["cuda", "cpu"]:
     return device
 
 
+def run_options(number: int) -> Any:
+    """ONNX Runtime's for a run that is recorded as the CUDA graph of this number, or replayed; UNRECORDED: neither."""
+    options = ort.RunOptions()
+    options.add_run_config_entry("gpu_graph_id", str(number))
+    return options
+
+
 def has_cuda_driver() -> bool:
     """Whether NVIDIA's driver library loads and sees a device."""
     try:
@@ -128,18 +143,26 @@ def has_cuda_driver() -> bool:
         return False
 
 
-def _session(path: Path, device: Literal["cuda", "cpu"], settings: EngineSettings) -> Any:
+def _session(path: Path, device: Literal["cuda", "cpu"], settings: EngineSettings, *, recorded: bool) -> Any:
+    ort.set_default_logger_severity(ERRORS)  # a session for CUDA warns of what is as it should be
     options = ort.SessionOptions()
     options.intra_op_num_threads = settings.threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    options.log_severity_level = ERRORS
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if settings.spinning else "0")
     providers: list[Any] = [CPU]
     if device == "cuda":
         ort.preload_dlls()
-        providers = [(CUDA, {"device_id": str(settings.cuda_device), "cudnn_conv_algo_search": "HEURISTIC"}), CPU]
+        wishes = {
+            "device_id": str(settings.cuda_device),
+            "cudnn_conv_algo_search": "HEURISTIC",
+            "use_tf32": str(int(settings.tf32)),
+            "enable_cuda_graph": str(int(recorded)),
+        }
+        providers = [(CUDA, wishes), CPU]
     try:
-        return ort.InferenceSession(path, options, providers=providers)
+        with GPU.using() if device == "cuda" else contextlib.nullcontext():
+            return ort.InferenceSession(path, options, providers=providers)
     except Exception as error:  # onnxruntime's own classes share no other base
         raise StartupError(
             f"{path}: {error}", hint=f"export it for ONNX Runtime {ort.__version__}, or take the bundle away"

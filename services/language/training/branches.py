@@ -1,4 +1,4 @@
-"""One graph of several: what is drawn only where somebody wants a draw."""
+"""One graph of several: what comes behind another one, always or where somebody wants it."""
 
 import onnx
 from onnx import TensorProto, compose, helper
@@ -30,6 +30,23 @@ def with_branches(
     )
     whole.graph.output.extend([*outputs, *(value for value in graph.output if value.name != given)])
     whole.graph.node.append(node)
+    return whole
+
+
+def joined(model: onnx.ModelProto, given: str, behind: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with another one behind its output `given`, which is no output any more.
+
+    Args:
+        given: what `behind` takes besides inputs of its own, which become inputs of the whole; its outputs come first.
+    """
+    part = compose.add_prefix(_without_traces(behind), "behind.", rename_inputs=False, rename_outputs=False).graph
+    whole = onnx.ModelProto()
+    whole.CopyFrom(model)
+    del whole.graph.output[:]
+    whole.graph.input.extend(value for value in part.input if value.name != given)
+    whole.graph.output.extend([*part.output, *(value for value in model.graph.output if value.name != given)])
+    whole.graph.initializer.extend(part.initializer)
+    whole.graph.node.extend(part.node)
     return whole
 
 

@@ -3,7 +3,7 @@
 The decoder's graph takes, B, T, N, K, A, M and S being any sizes from 1 on:
 
     token_ids int64 [B, T], start int64 [B], steps int64 [T], places int64 [M], out_index int64 [N];
-    what the sampler takes, and plain, bool [1]: whether all draws are of the most probable token, as it is;
+    what the sampler takes, and, with FP32, plain, bool [1]: whether all draws are of the most probable token, as it is;
     with an encoder: source_length int64 [B] and cross_k_0, cross_v_0, cross_k_1, ... [B, heads, S, head_dim];
     past_k_0, past_v_0, past_k_1, ... [B, kv_heads, M, head_dim].
 
@@ -55,7 +55,8 @@ def to_onnx(network: Network, precision: Precision = "FP32", *, half_file: bool 
     source = ["source_length", *_of_layers("cross", network)] if isinstance(network, EncoderDecoder) else []
     inputs = ["token_ids", "start", "steps", "places", "out_index", *source, *_of_layers("past", network)]
     model = exported(graph, _example(network, precision), inputs, ["logits", *_of_layers("present", network)])
-    return finished(with_sampler(model, network.config.vocab), half=half_file)
+    whole = with_sampler(model, network.config.vocab, branches=precision == "FP32")
+    return finished(whole, half=half_file)
 
 
 def encoder_to_onnx(network: EncoderDecoder, precision: Precision = "FP32", *, half_file: bool = False) -> bytes:

@@ -63,7 +63,9 @@ class GraphRun:
         """
         inputs = {"token_ids": token_ids, "start": start, "out_index": out_index}
         inputs |= counted(token_ids.shape[1], cache.memory)
-        inputs |= greedy(len(out_index)) | plain(sampling) | sampling | cache.source
+        inputs |= greedy(len(out_index)) | sampling | cache.source
+        if "plain" in self._shapes:
+            inputs |= plain(sampling)
         binding = self._decoder.io_binding()
         for name, array in inputs.items():
             binding.bind_cpu_input(name, np.ascontiguousarray(array[:, np.newaxis] if name in OF_DRAWS else array))
@@ -118,7 +120,6 @@ def greedy(rows: int) -> dict[str, Array]:
         "adjust_index": np.zeros((1, 2), np.int64),
         "adjust_scale": np.ones(1, np.float32),
         "adjust_bias": np.zeros(1, np.float32),
-        "plain": np.ones(1, bool),
     }
 
 

@@ -58,7 +58,9 @@ def known_answers(
     del answers["top_token"]  # some of so many lie close together
     inputs |= {name: inputs[name][:, np.newaxis] for name in OF_DRAWS}  # as the graph has them
     answers |= {name: answers[name][:, np.newaxis] for name in ("token", "logprob")}
-    inputs |= counted(inputs["token_ids"].shape[1], MEMORY) | plain(inputs)
+    inputs |= counted(inputs["token_ids"].shape[1], MEMORY)
+    if precision == "FP32":
+        inputs |= plain(inputs)
     return inputs | _caches(run, len(texts), precision), answers
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from services.kit.inference.bundle import Array
 from services.kit.inference.engine import Engine, EngineSettings
-from services.language.training.graph_run import counted, greedy
+from services.language.training.graph_run import counted, greedy, plain
 from services.language.training.sampler import OF_DRAWS
 from tests.bench.generation.load import Made, Text
 
@@ -92,7 +92,7 @@ class Floor:
         tokens = np.arange(rows * steps).reshape(rows, steps)
         last = np.arange(rows) * steps + steps - 1
         draws = {name: array[:, np.newaxis] if name in OF_DRAWS else array for name, array in greedy(rows).items()}
-        draws |= counted(steps, room)
+        draws |= counted(steps, room) | plain({})
         inputs = {"token_ids": tokens, "start": np.zeros(rows, np.int64), "out_index": last, **draws}
         for name, array in inputs.items():
             binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)

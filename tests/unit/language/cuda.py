@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from services.kit.inference.bundle import Array
+from services.language import graph
 
 
 class MemcpyKind(enum.IntEnum):
@@ -82,10 +83,17 @@ class Runtime:
 
 
 class Session:
-    """ONNX Runtime's session on the CPU, which takes the stand-in's memory for a GPU's, and copies what is bound."""
+    """ONNX Runtime's session on the CPU, which takes the stand-in's memory for a GPU's.
+
+    It copies what is bound on the host, but for what a branch needs there. What is recorded may only be replayed with
+    what was bound when it was.
+    """
 
     def __init__(self, session: Any) -> None:
         self._session = session
+        self.recorded: dict[str, dict[str, int]] = {}  # by their numbers: the addresses
+        self.replayed = 0
+        self.fails = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._session, name)
@@ -93,22 +101,31 @@ class Session:
     def io_binding(self) -> Any:
         return _Binding(self._session.io_binding())
 
-    def run_with_iobinding(self, binding: "_Binding") -> None:
+    def run_with_iobinding(self, binding: "_Binding", options: Any) -> None:
+        if self.fails:
+            raise RuntimeError("no memory")
+        number = options.get_run_config_entry("gpu_graph_id")
+        if number != "-1":
+            self.replayed += number in self.recorded
+            assert self.recorded.setdefault(number, dict(binding.addresses)) == binding.addresses
         self._session.run_with_iobinding(binding.binding)
 
 
 class _Binding:
     def __init__(self, binding: Any) -> None:
         self.binding = binding
+        self.addresses: dict[str, int] = {}
         self._copies: dict[str, Array] = {}
 
     def bind_input(self, name: str, device: str, number: int, kind: Any, shape: Any, address: int) -> None:
-        if device == "cpu":
+        if device == "cpu" and name != graph.PLAIN:
             dtype = np.dtype(kind)
             size = int(np.prod(shape)) * dtype.itemsize
             copy = self._copies[name] = np.frombuffer(bytearray(ctypes.string_at(address, size)), dtype)
             address = copy.ctypes.data
+        self.addresses[name] = address
         self.binding.bind_input(name, "cpu", number, kind, shape, address)
 
     def bind_output(self, name: str, device: str, number: int, kind: Any, shape: Any, address: int) -> None:
+        self.addresses[name] = address
         self.binding.bind_output(name, "cpu", number, kind, shape, address)

@@ -9,9 +9,9 @@ from prometheus_client import CollectorRegistry
 from services.kit.inference.bundle import Array
 from services.language.batch import Batch
 from services.language.cache import Cache
+from services.language.drawn import Drawn, Draws
 from services.language.metrics import GenerationMetrics, ModelMetrics
 from services.language.prefixes import Prefixes
-from services.language.runs import Drawn, Draws
 from services.language.storage import Storage
 
 VOCAB = 97
@@ -72,6 +72,9 @@ class FakeRuns:
         token = np.array(tokens, np.int64)
         best = np.stack([token, (token + 1) % VOCAB], axis=1)
         return Drawn(token, -token.astype(np.float32), best, -best.astype(np.float32))
+
+    def rows(self, rows: int) -> int:
+        return rows
 
     def _has(self, token: int, first: int, token_ids: Array, start: Array) -> Iterator[bool]:
         for row, tokens in enumerate(token_ids):

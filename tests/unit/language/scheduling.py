@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry
 
@@ -75,7 +75,8 @@ class Counted:
 async def scheduler(
     runs: FakeRuns | None = None, counted: Counted | None = None, **settings: int
 ) -> AsyncIterator[Scheduler]:
-    wishes = GenerationSettings(**{"max_texts": 4, "max_queue": 4, "prefix_mib": 0} | settings)
+    numbers: dict[str, Any] = {"max_texts": 4, "max_queue": 4, "prefix_mib": 0} | settings
+    wishes = GenerationSettings(**numbers)
     counted = counted or Counted()
     made = Scheduler(
         batch(runs or FakeRuns()), wishes, counted.metrics, warm_up=lambda: None, on_run_failed=counted.run_failed

@@ -11,6 +11,7 @@ import pytest
 from services.kit.inference import bundle as bundles
 from services.kit.inference.engine import Engine, EngineSettings
 from services.kit.inference.manifest import ENCODER, Generation
+from services.kit.inference.recording import GPU
 from services.language import graph
 from services.language.__main__ import BUNDLES
 from services.language.batch import Batch
@@ -187,16 +188,71 @@ def test_the_probe_runs_both_graphs_beside_the_texts(runs: Runs) -> None:
     assert kept.made == [token for token, _ in alone]
 
 
-def test_texts_on_a_gpu_whose_inputs_are_copied_when_they_are_bound_are_the_same(runs: Runs) -> None:
-    """By a stand-in for a GPU, on the CPU: all that changes between two runs is bound again."""
+@pytest.mark.parametrize("recorded", [False, True])
+def test_texts_on_a_gpu_are_those_of_the_host(runs: Runs, *, recorded: bool) -> None:
+    """By a stand-in for a GPU, on the CPU: whatever changes between two runs gets there, and nothing else changes."""
     blank = partial(CudaStorage, Cuda(Runtime(), 0))
-    for here, there in ((runs, _on_gpu(runs, blank)), (gpt()[0], _on_gpu(gpt()[0], blank))):
-        found = [
+    for here in (runs, gpt()[0]):
+        there = _on_gpu(here, blank, recorded=recorded)
+        wanted, got = (
             written(batch(one), [*texts()[:3], *drawn()] if one.cross is not None else drawn(source=False))
+            + (written(batch(one), drawn(source=False)[:2]) if one.cross is None else [])  # without changed logits
             for one in (here, there)
-        ]
-        assert found[0] == found[1]
-        assert len(set(map(tuple, found[0]))) > 3
+        )
+        assert wanted == got
+        assert len(set(map(tuple, wanted))) > 3
+        assert (there._decoder.session.replayed > 3) == (recorded and here.cross is None)
+
+
+def test_what_is_recorded_writes_over_no_text_beside_it() -> None:
+    here, _ = gpt()
+    there = _on_gpu(here, partial(CudaStorage, Cuda(Runtime(), 0)), recorded=True)
+    source = random.Random(4)
+    long = [source.randrange(3, 250) for _ in range(90)]
+
+    def made(runs: Runs) -> list[list[int]]:
+        """Three texts are written, for which four rows are recorded; in the fourth one a prompt is read meanwhile."""
+        work = batch(runs)
+        for _ in range(3):
+            work.join(text([3], 12))
+        work.decode()
+        work.join(text(long, 12))
+        rows = list(work.rows)
+        while work.rows:
+            for run in (work.prefill(20), work.decode()):
+                for news in run.news if run is not None else []:
+                    if news.finish is not None:
+                        work.remove(news.sequence)
+        return [row.made for row in rows]
+
+    assert [there.rows(count) for count in (1, 3, 5, 7, 8, 9)] == [1, 3, 6, 8, 8, 12]
+    assert made(there) == made(here)
+    assert there._decoder.session.replayed > 3
+
+
+def test_a_run_is_recorded_anew_after_one_that_failed() -> None:
+    runs = _on_gpu(gpt()[0], partial(CudaStorage, Cuda(Runtime(), 0)), recorded=True)
+    work, session = batch(runs), runs._decoder.session
+    work.join(text([3], 12))
+    work.decode()
+    session.fails = True
+    with pytest.raises(RunFailed):
+        work.decode()
+    session.fails = False
+    work.decode()
+    work.decode()
+    assert (len(session.recorded), session.replayed) == (2, 1)
+
+
+def test_a_run_beside_others_on_the_gpu_is_recorded_later() -> None:
+    runs = _on_gpu(gpt()[0], partial(CudaStorage, Cuda(Runtime(), 0)), recorded=True)
+    work, session = batch(runs), runs._decoder.session
+    work.join(text([3], 12))
+    with GPU.using():
+        work.decode()
+        assert session.recorded == {}
+    work.decode()
+    assert len(session.recorded) == 1
 
 
 def drawn(*, source: bool = True) -> list[Sequence]:
@@ -214,10 +270,10 @@ def drawn(*, source: bool = True) -> list[Sequence]:
     ]
 
 
-def _on_gpu(runs: Runs, blank: Blank) -> Runs:
+def _on_gpu(runs: Runs, blank: Blank, *, recorded: bool) -> Runs:
     """The same over the stand-in's memory."""
     decoder = copy.copy(runs._decoder)
-    decoder._session = GpuSession(decoder._session)
+    decoder._session, decoder.recorded = GpuSession(decoder._session), recorded
     generation = runs._generation
     memory = caches(generation, 8, 8, "on a GPU", blank)
     return Runs(generation, decoder, memory.texts, runs._encoder, memory.sources, memory.stage)

@@ -74,7 +74,7 @@ def test_auto_means_cuda_where_its_driver_loads(monkeypatch: pytest.MonkeyPatch,
 def test_a_session_that_did_not_get_cuda_stops_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, on_cpu = tiny.add(tmp_path).path / "model.onnx", engines._session
     monkeypatch.setattr(engines, "has_cuda_driver", lambda: True)
-    monkeypatch.setattr(engines, "_session", lambda path, device, settings: on_cpu(path, "cpu", settings))
+    monkeypatch.setattr(engines, "_session", lambda path, device, *rest, **others: on_cpu(path, "cpu", *rest, **others))
     with pytest.raises(StartupError, match="got CPUExecutionProvider instead of CUDAExecutionProvider") as raised:
         Engine(path, EngineSettings(device="auto"))
     assert "gpu.lock" in raised.value.hint

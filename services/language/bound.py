@@ -1,0 +1,99 @@
+"""Bound: one shape of run: the memory of its small inputs and outputs, and what is bound to them and to the caches."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from services.kit.inference.bundle import Array, TensorSpec
+from services.kit.inference.datatypes import NUMPY
+from services.language import graph
+from services.language.cache import Cache
+from services.language.drawn import Draws, Wishes
+
+ALIGNED = 256  # bytes
+OF_WISHES = (graph.TEMPERATURE, graph.TOP_K, graph.TOP_P, graph.MIN_P, graph.FORCED)
+COUNTED = (graph.STEPS, graph.PLACES, graph.RANKS)  # 0, 1, ...
+# What draws have that nobody asks for, and the logits that change where none does.
+NEUTRAL = {graph.TEMPERATURE: 1, graph.TOP_K: 1, graph.TOP_P: 1, graph.FORCED: -1, graph.ADJUST_SCALE: 1}
+OF_ADJUSTMENTS = (graph.ADJUST_INDEX, graph.ADJUST_SCALE, graph.ADJUST_BIAS)
+
+
+class Packed:
+    """Arrays of zeros, one behind the other in one stretch of memory."""
+
+    def __init__(self, specs: Sequence[TensorSpec]) -> None:
+        self.offsets: dict[str, int] = {}
+        size = 0
+        for spec in specs:
+            self.offsets[spec.name] = size
+            size += -(-_bytes(spec) // ALIGNED) * ALIGNED
+        self.memory = np.zeros(size, np.uint8)
+        self.arrays: dict[str, Array] = {}
+        for spec in specs:
+            part = self.memory[self.offsets[spec.name] :][: _bytes(spec)]
+            self.arrays[spec.name] = part.view(NUMPY[spec.datatype]).reshape(spec.shape)
+
+
+class Bound:
+    """On the host. A run may have fewer rows and draws than the shape: the last ones are nobody's then."""
+
+    def __init__(self, session: Any, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:
+        self._session, self.binding = session, session.io_binding()
+        self.given, self.found = Packed(inputs), Packed(outputs)
+        for name in COUNTED:
+            self.given.arrays[name][:] = np.arange(len(self.given.arrays[name]))
+        for name, value in NEUTRAL.items():
+            self.given.arrays[name][:] = value
+        self._wishes: Wishes | None = None  # that the memory holds
+        for name, array in self.given.arrays.items():
+            device, number, address = self._place(self.given, name)
+            self.binding.bind_input(name, device, number, array.dtype.type, array.shape, address)
+        for name, array in self.found.arrays.items():
+            device, number, address = self._place(self.found, name)
+            self.binding.bind_output(name, device, number, array.dtype.type, array.shape, address)
+
+    def bind_cache(
+        self, cache: Cache, first: int, rows: int, inputs: Sequence[str], outputs: Sequence[str] = ()
+    ) -> None:
+        """Some rows of a cache; what comes out goes where it was."""
+        place, addresses = (*cache.storage.device, cache.element, cache.shape(rows)), cache.addresses(first)
+        for name, address in zip(inputs, addresses, strict=True):
+            self.binding.bind_input(name, *place, address)
+        for name, address in zip(outputs, addresses, strict=False):
+            self.binding.bind_output(name, *place, address)
+
+    def take(self, token_ids: Array, start: Array, draws: Draws, source_length: Array | None) -> None:
+        """What the next run gets."""
+        arrays, wishes = self.given.arrays, draws.wishes
+        rows, count = len(start), len(wishes.out_index)
+        arrays[graph.TOKEN_IDS][:rows] = token_ids
+        arrays[graph.START][:rows] = start
+        arrays[graph.UNIFORM][:count, 0] = draws.uniform
+        if self._wishes is not wishes:
+            arrays[graph.OUT_INDEX][:count] = wishes.out_index
+            for name in OF_WISHES:
+                arrays[name][:count, 0] = getattr(wishes, name)
+            self._wishes = wishes
+        if graph.PLAIN in arrays:
+            arrays[graph.PLAIN][0] = wishes.most_probable and draws.adjust is None
+        if source_length is not None:
+            arrays[graph.SOURCE_LENGTH][:] = source_length
+        for name, array in zip(OF_ADJUSTMENTS, draws.adjust or (), strict=False):
+            self.adjust(name, array)
+
+    def adjust(self, name: str, array: Array) -> None:
+        """An input of another size in every run, whose memory the caller keeps until after the next one."""
+        self.binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+
+    def run(self) -> None:
+        """Computes what comes out of what it has taken. Raises whatever the runtime raises."""
+        self._session.run_with_iobinding(self.binding)
+
+    def _place(self, packed: Packed, name: str) -> tuple[str, int, int]:
+        """The device, its number, and the address there of one of the arrays."""
+        return "cpu", 0, packed.arrays[name].ctypes.data
+
+
+def _bytes(spec: TensorSpec) -> int:
+    return int(np.prod(spec.shape)) * NUMPY[spec.datatype].itemsize

@@ -1,0 +1,46 @@
+"""What a run is asked to draw, and what came out."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from services.kit.inference.bundle import Array
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Wishes:
+    """Which positions get a token, and how each is chosen; one entry each. They stay, while the same texts go on."""
+
+    out_index: Array  # int64: row * steps + step
+    temperature: Array  # float32, more than 0
+    top_k: Array  # int64; 1 takes the most probable token
+    top_p: Array  # float32
+    min_p: Array  # float32
+    forced: Array  # int64: -1, or the token to take
+    candidates: int = 1  # tokens that a draw is made from at most, and that are told
+    most_probable: bool = True  # whether each top_k is 1
+
+    @classmethod
+    def greedy(cls, out_index: Array) -> "Wishes":
+        """The most probable token at each of these places."""
+        ones, none = np.ones(len(out_index), np.float32), np.zeros(len(out_index), np.int64)
+        return cls(out_index, ones, none + 1, ones, 0 * ones, none - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Draws:
+    """The tokens to choose in one run."""
+
+    wishes: Wishes
+    uniform: Array  # float32 in [0, 1), of each draw
+    adjust: tuple[Array, Array, Array] | None = None  # int64 [changes, 2], float32 [changes], float32 [changes]
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """What came out, for each draw; valid until the next run."""
+
+    token: Array  # int64 [draws]
+    logprob: Array  # float32 [draws]
+    top_token: Array  # int64 [draws, candidates]
+    top_logprob: Array  # float32 [draws, candidates]
