@@ -9,6 +9,7 @@ from typing import Any, Literal
 from services.kit.training.digest import ROOT, training_digest
 
 Kind = Literal["gpt", "gpt2", "translate", "novel", "recite"]
+Precision = Literal["FP32", "FP16", "BF16"]
 SOURCES = ROOT / "services" / "language" / "training"
 MADE_BY = (
     *(f"{name}.py" for name in ("layers", "decoder", "encoder_decoder", "nodes", "sampler", "decoder_graph")),
@@ -41,7 +42,7 @@ GPT2: dict[str, Any] = {
 }
 
 
-def tiny(kind: Kind) -> Path:
+def tiny(kind: Kind, precision: Precision = "FP32") -> Path:
     """The folder KIND/1 of a bundle, within a folder of bundles that has no other.
 
     "gpt" is like a Llama and its prompts begin with a token; "gpt2" is like a GPT-2; both take 256 tokens. "translate"
@@ -49,21 +50,22 @@ def tiny(kind: Kind) -> Path:
     step takes its time. "recite" takes 256 tokens and says RECITED again and again, after a prompt of n tokens from its
     token number n on. All have one vocabulary: 256 bytes, MERGES, BEGIN and END.
     """
-    cached = CACHE / training_digest({"kind": kind}, _sources(), (), ("torch", "onnx", "onnxscript")) / kind / "1"
+    words = {"kind": kind, "precision": precision}
+    cached = CACHE / training_digest(words, _sources(), (), ("torch", "onnx", "onnxscript")) / kind / "1"
     if not cached.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=CACHE) as folder:
-            made = _made(Path(folder), kind)
+            made = _made(Path(folder), kind, precision)
             cached.parent.parent.mkdir(exist_ok=True)
             with contextlib.suppress(OSError):  # another process was quicker
                 made.parent.rename(cached.parent)
     return cached
 
 
-def tiny_bundle(folder: Path, kind: Kind, name: str = "", version: int = 1) -> Path:
+def tiny_bundle(folder: Path, kind: Kind, name: str = "", version: int = 1, *, precision: Precision = "FP32") -> Path:
     """Puts a copy of such a bundle to `folder`/NAME/VERSION; the name is that of the kind if none is given."""
     path = folder / (name or kind) / str(version)
-    shutil.copytree(tiny(kind), path)
+    shutil.copytree(tiny(kind, precision), path)
     return path
 
 
@@ -132,7 +134,7 @@ def _reciter() -> Any:
     return made.eval()
 
 
-def _made(folder: Path, kind: Kind) -> Path:
+def _made(folder: Path, kind: Kind, precision: Precision) -> Path:
     from services.language.training.export import export, write
     from services.language.training.graph import describe
 
@@ -144,9 +146,11 @@ def _made(folder: Path, kind: Kind) -> Path:
         end=(end,),
         source_end=(end,) if kind == "translate" else (),
         formats=("25 Nov 2026", "2026年11月25日") if kind == "translate" else (),
+        precision=precision,
     )
     text = characters.to_str().encode()
-    bundle = write(folder, kind, export(writer), generation, text, description=f"The test model {kind}.")
+    exported = export(writer, precision=precision)
+    bundle = write(folder, kind, exported, generation, text, description=f"The test model {kind}.")
     return bundle.path
 
 

@@ -51,8 +51,13 @@ class GpuBound(Bound):
         self._there(self.given).fill(self.given.memory)
         if self._number is None or not self._record():
             with GPU.using():
-                self._session.run_with_iobinding(self.binding, self._recorded if self._done else self._plain)
+                self._session.run_with_iobinding(self.binding, self.options)
         self._there(self.found).fetch(self.found.memory)
+
+    @property
+    def options(self) -> Any:
+        """ONNX Runtime's, for the next run."""
+        return self._recorded if self._done else self._plain
 
     def _record(self) -> bool:
         """Whether it was recorded, and thereby run, just now."""

@@ -1,6 +1,7 @@
 """`python -m tests.gpu_check [--seconds S] [--device cpu]`: every bundle of every service on the GPU beside the CPU.
 
-`--bundles DIR` adds others of the language service, such as `trivium export language --precision fp16` makes.
+`--bundles DIR` adds others of the language service, such as `trivium export language --precision fp16` makes; with
+`--alone` these alone are looked at, and not on the CPU, which takes long for a large one.
 """
 
 import argparse
@@ -23,13 +24,14 @@ RUNS = 40  # of a step that is timed
 SERVICES = Path(__file__).resolve().parents[2] / "services"
 
 
-def main(services: Path, device: Device, seconds: float, others: Sequence[Path] = ()) -> int:
+def main(services: Path, device: Device, seconds: float, others: Sequence[Path] = (), *, alone: bool = False) -> int:
     """The exit code: 1 if a bundle cannot be opened on the device or computes something else there."""
     if device == "cuda" and not has_cuda_driver():
         print("no GPU here (libcuda.so.1 does not load, or sees no device): nothing was checked")
         return 0
     print(f"{gpu.describe() if device == 'cuda' else 'the CPU, beside itself'}; onnxruntime {_onnxruntime()}")
-    found, failed = [*all_bundles(services), *bundles.discover(others, "language")], list[str]()
+    found, failed = bundles.discover(others, "language"), list[str]()
+    found = found if alone else [*all_bundles(services), *found]
     checked, written = [], []
     for bundle in found:
         generation = bundle.manifest.generation
@@ -37,7 +39,7 @@ def main(services: Path, device: Device, seconds: float, others: Sequence[Path] 
             if generation is None:
                 checked.append(check(bundle, device, seconds))
             else:
-                written.append(texts.check(bundle, generation, device, RUNS))
+                written.append(texts.check(bundle, generation, device, RUNS, beside=not alone))
         except StartupError as error:
             failed.append(f"{bundle.name}/{bundle.version}: {error}\n  hint: {error.hint}")
     if checked:
@@ -132,7 +134,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m tests.gpu_check", description=__doc__)
     parser.add_argument("--seconds", type=float, default=1.0, help="of each measurement of speed")
     parser.add_argument("--bundles", type=Path, action="append", default=[], help="others, of the language service")
+    parser.add_argument("--alone", action="store_true", help="look at those of --bundles only, and not on the CPU")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: try the check itself")
     arguments = parser.parse_args()
     configure_logs(LogSettings(level="error"))
-    sys.exit(main(SERVICES, arguments.device, arguments.seconds, arguments.bundles))
+    given = (arguments.device, arguments.seconds, arguments.bundles)
+    sys.exit(main(SERVICES, *given, alone=arguments.alone))

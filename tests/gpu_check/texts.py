@@ -61,7 +61,7 @@ class Checked:
     precision: str
     nodes: int  # of the decoder that ran on the device
     elsewhere: tuple[str, ...]  # operators that did not
-    from_cpu: Changed | None  # None: no CPU runs it
+    from_cpu: Changed | None  # None: no CPU did the same
     drawn_from_cpu: Changed | None
     alone: Changed
     resumed: Changed
@@ -70,8 +70,12 @@ class Checked:
     problems: tuple[str, ...] = ()
 
 
-def check(bundle: Bundle, generation: Generation, device: Device, runs_each: int) -> Checked:
+def check(bundle: Bundle, generation: Generation, device: Device, runs_each: int, *, beside: bool = True) -> Checked:
     """Compares and times.
+
+    Args:
+        runs_each: how often a step is timed.
+        beside: whether the CPU does the same.
 
     Raises:
         StartupError: the bundle cannot be opened on the device, or its known answers are others there.
@@ -80,12 +84,12 @@ def check(bundle: Bundle, generation: Generation, device: Device, runs_each: int
     settings = GenerationSettings(cache_mib=512, max_texts=TEXTS, prefix_mib=0)
     here = _Writer(generation, tokenizer, opened(bundle, generation, EngineSettings(device=device), settings)[1])
     cpu = None
-    if generation.precision != "BF16":  # ONNX Runtime has none on the CPU
+    if beside and generation.precision != "BF16":  # ONNX Runtime has none on the CPU
         cpu = _Writer(generation, tokenizer, opened(bundle, generation, EngineSettings(device="cpu"), settings)[1])
     prompts = _prompts(generation)
     greedy, drawn = here.written(prompts, GREEDY), here.written(prompts, DRAWN)
     alone = [here.written([prompt], GREEDY)[0] for prompt in prompts]
-    traced = [] if cpu is None else _placed(bundle, generation, device)
+    traced = () if cpu is None else _placed(bundle, generation, device)
     found = Checked(
         bundle=f"{bundle.name}/{bundle.version}",
         precision=generation.precision,

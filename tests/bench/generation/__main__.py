@@ -18,6 +18,7 @@ from tests.bench.generation import load, model
 from tests.bench.generation.engines import INSIDE, Engine, engines
 from tests.bench.generation.ours import FirstTokens
 from tests.bench.generation.report import Report
+from tests.gpu_check import gpu
 
 CALLERS = (1, 8, 32)
 OTHERS = 15  # texts under way while first tokens are measured
@@ -39,17 +40,20 @@ async def measure(
         report.add(name, callers, one.tokens / one.seconds, equal, len(one.texts))
 
 
-async def main(*, rounds: int, callers: tuple[int, ...], first_tokens: int, others: bool, threads: int) -> None:
+async def main(
+    *, rounds: int, callers: tuple[int, ...], first_tokens: int, others: bool, threads: int, device: str
+) -> None:
     """Measures, prints and writes."""
-    facts, report, started = Facts.gather(Cores((), (), pinned=False)), Report(threads), time.monotonic()
+    where = f"{gpu.describe()}, float16" if device == "cuda" else f"{threads} threads for each engine"
+    facts, report, started = Facts.gather(Cores((), (), pinned=False)), Report(where), time.monotonic()
 
     def say(text: str) -> None:
         print(f"{time.monotonic() - started:7.1f} s  {text}", flush=True)
 
     say("making the model, and starting the engines")
-    files = await asyncio.to_thread(model.made)
+    files = await asyncio.to_thread(model.made, "FP16" if device == "cuda" else "FP32")
     with tempfile.TemporaryDirectory(prefix="trivium-bench-") as folder:
-        async with engines(Path(folder), files, threads, others=others) as found:
+        async with engines(Path(folder), files, threads, device, others=others) as found:
             say(f"engines: {', '.join(found)}")
             for number in range(rounds):
                 for count in callers:
@@ -71,6 +75,7 @@ if __name__ == "__main__":
     parser.add_argument("--callers", type=int, action="append", help="so many only; may be repeated")
     parser.add_argument("--alone", action="store_true", help="without transformers and onnxruntime-genai")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of each engine")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="cuda: with float16")
     given = parser.parse_args()
     configure_logs(LogSettings(level="error"))
     asyncio.run(
@@ -80,5 +85,6 @@ if __name__ == "__main__":
             first_tokens=20 if given.quick else 100,
             others=not given.alone,
             threads=given.threads,
+            device=given.device,
         )
     )

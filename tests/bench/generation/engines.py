@@ -47,13 +47,16 @@ class Engine:
 
 
 @contextlib.asynccontextmanager
-async def engines(folder: Path, files: Files, threads: int, *, others: bool) -> AsyncGenerator[dict[str, Engine], None]:
+async def engines(
+    folder: Path, files: Files, threads: int, device: str, *, others: bool
+) -> AsyncGenerator[dict[str, Engine], None]:
     """All of them, by name; genai is missing where it cannot be had.
 
     Args:
         folder: for logs and Consul's data.
         threads: of each engine.
-        others: whether transformers and onnxruntime-genai are among them.
+        device: cpu or cuda.
+        others: whether transformers and, on the CPU, onnxruntime-genai are among them.
     """
     async with contextlib.AsyncExitStack() as stack:
         suite = await stack.enter_async_context(Suite.open(folder))
@@ -62,6 +65,7 @@ async def engines(folder: Path, files: Files, threads: int, *, others: bool) -> 
             "language-1",
             BUNDLES_DIR=files.bundles,
             DEFAULT_MODEL=NAME,
+            ENGINE__DEVICE=device,
             ENGINE__THREADS=threads,
             GENERATION__PREFIX_MIB=0,
             LOG__CALLS="failed",
@@ -70,7 +74,7 @@ async def engines(folder: Path, files: Files, threads: int, *, others: bool) -> 
         await serving(gateway.address, f"model/{NAME}")
 
         async def start(name: str, *command: object, **job: object) -> Engine:
-            return await stack.enter_async_context(_running(folder / f"{name}.log", command, job))
+            return await stack.enter_async_context(_running(folder / f"{name}.log", command, {"device": device, **job}))
 
         def worker(kind: str) -> tuple[object, ...]:
             return sys.executable, "-m", "tests.bench.generation.worker", kind, files.folder
@@ -84,7 +88,7 @@ async def engines(folder: Path, files: Files, threads: int, *, others: bool) -> 
         }
         if others:
             found[TRANSFORMERS] = await start(TRANSFORMERS, *worker("transformers"), threads=threads)
-            if (python := await asyncio.to_thread(_genai, files)) is not None:
+            if device == "cpu" and (python := await asyncio.to_thread(_genai, files)) is not None:
                 script = Path(__file__).with_name("genai.py")
                 found[GENAI] = await start(GENAI, python, script, files.genai, SHAPE["vocab"] - 1, threads=threads)
         yield found

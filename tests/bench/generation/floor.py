@@ -10,13 +10,19 @@ Everything is bound before the clock starts; no token is looked at.
 import itertools
 import time
 from collections.abc import Iterator
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from services.kit.inference.bundle import Array
-from services.kit.inference.engine import Engine, EngineSettings
+from services.kit.inference import bundle as bundles
+from services.kit.inference.bundle import Array, Bundle
+from services.kit.inference.engine import Device, Engine, EngineSettings
+from services.language.cache import Cache
+from services.language.cuda_storage import Cuda, CudaStorage
+from services.language.drawn import Draws, Wishes
+from services.language.gpu_bound import GpuBound
+from services.language.runs import Runs
 from services.language.training.graph_run import counted, greedy, plain
 from services.language.training.sampler import OF_DRAWS
 from tests.bench.generation.load import Made, Text
@@ -29,14 +35,22 @@ class Floor:
     """The graph of a bundle over caches for `rows` texts.
 
     Args:
-        path: of the ONNX file.
         longest: tokens of the longest text.
         joined: whether prompts are read side by side.
     """
 
-    def __init__(self, path: Path, rows: int, longest: int, threads: int, *, joined: bool) -> None:
-        self._session: Any = Engine(path, EngineSettings(device="cpu", threads=threads)).session
+    device: Device = "cpu"
+
+    def __init__(self, bundle: Bundle, rows: int, longest: int, threads: int, *, joined: bool) -> None:
+        settings = EngineSettings(device=self.device, threads=threads)
+        self._engine = Engine(bundle.path / bundles.MODEL, settings, recorded=True)
+        self._session: Any = self._engine.session
         self._rows, self._longest, self._joined = rows, longest, joined
+        self._reserve(bundle)
+
+    def _reserve(self, bundle: Bundle) -> None:
+        """Memory for the caches."""
+        rows, longest = self._rows, self._longest
         caches = [node for node in self._session.get_inputs() if node.name.startswith("past")]
         _, self._heads, _, self._width = caches[0].shape
         size = rows * self._heads * longest * self._width
@@ -104,6 +118,31 @@ class Floor:
             binding.bind_input(name, *place)
             binding.bind_output(name.replace("past", "present"), *place)
         return binding, inputs
+
+
+class GpuFloor(Floor):
+    """On a GPU, where the runs that make tokens are recorded before the clock starts, and then replayed."""
+
+    device = "cuda"
+
+    def _reserve(self, bundle: Bundle) -> None:
+        generation = bundle.manifest.generation
+        assert generation is not None
+        blocks, blank = 2 * generation.layers, partial(CudaStorage, Cuda.open(*self._engine.gpus))
+        size = (generation.kv_heads, generation.head_dim, self._rows * self._longest, self._longest)
+        cache = Cache(blocks, *size, generation.precision, blank=blank)
+        self._runs, self._shapes = Runs(generation, self._engine, cache), dict[tuple[int, int, int], Any]()
+
+    def _run(self, rows: int, steps: int, room: int, start: Array) -> None:
+        key = (rows, steps, room)
+        if key not in self._shapes:
+            self._runs.cache.empty(room)
+            draws = Draws(Wishes.greedy(np.arange(rows) * steps + steps - 1), np.zeros(rows, np.float32))
+            self._runs.run(0, np.zeros((rows, steps), np.int64), start, draws)
+            bound = self._shapes[key] = self._runs._bound_for(self._runs._shape(0, rows, steps, draws, None))
+            assert isinstance(bound, GpuBound)
+        bound = self._shapes[key]
+        self._session.run_with_iobinding(bound.binding, bound.options)
 
 
 def _places(line: "itertools.cycle[Text]") -> Iterator[int]:

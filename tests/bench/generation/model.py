@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from services.kit.training.digest import training_digest
 from tests.bench.facts import ROOT
@@ -48,16 +48,21 @@ class Files:
         return self.folder / "genai"
 
 
-def made() -> Files:
-    """The model; made once, and again when what makes it has changed."""
+def made(precision: Literal["FP32", "FP16"] = "FP32") -> Files:
+    """The model; made once, and again when what makes it has changed.
+
+    Args:
+        precision: of the bundle.
+    """
     sources = [Path(__file__), *(path for path in sorted(SOURCES.glob("*.py")) if _exports(path))]
-    digest = training_digest(SHAPE | {"spread": SPREAD}, sources, (), ("torch", "onnx", "onnxscript", "transformers"))
+    words = SHAPE | {"spread": SPREAD, "precision": precision}
+    digest = training_digest(words, sources, (), ("torch", "onnx", "onnxscript", "transformers"))
     files = Files(CACHE / digest)
     if not files.folder.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=CACHE) as name:
             new = Files(Path(name))
-            _make(new)
+            _make(new, precision)
             with contextlib.suppress(OSError):  # another process was quicker
                 shutil.copytree(new.folder, files.folder)
     return files
@@ -106,7 +111,7 @@ def _runtime() -> str:
     return str(onnxruntime.__version__)
 
 
-def _make(files: Files) -> None:
+def _make(files: Files, precision: Literal["FP32", "FP16"]) -> None:
     import torch
 
     with torch.random.fork_rng(devices=[]):
@@ -114,7 +119,7 @@ def _make(files: Files) -> None:
         network = _network()
     characters = _tokenizer()
     _write_checkpoint(files.checkpoint, network, characters)
-    _write_bundle(files.bundles, network, characters)
+    _write_bundle(files.bundles, network, characters, precision)
 
 
 def _network() -> Any:
@@ -130,7 +135,7 @@ def _network() -> Any:
     return network
 
 
-def _write_bundle(folder: Path, network: Any, characters: Any) -> None:
+def _write_bundle(folder: Path, network: Any, characters: Any, precision: Literal["FP32", "FP16"]) -> None:
     from services.language.training.export import export, write
     from services.language.training.graph import describe
 
@@ -138,8 +143,8 @@ def _write_bundle(folder: Path, network: Any, characters: Any) -> None:
     write(
         folder,
         NAME,
-        export(network),
-        describe(network, end=(end,)),
+        export(network, precision=precision),
+        describe(network, end=(end,), precision=precision),
         characters.to_str().encode(),
         description="A Llama with random weights.",
     )

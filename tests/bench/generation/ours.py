@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from services.kit.deadline import Deadline
 from services.kit.inference.batcher import BatcherSettings
-from services.kit.inference.engine import EngineSettings
+from services.kit.inference.engine import Device, EngineSettings
 from services.kit.inference.loading import ModelsSettings
 from services.kit.inference.models import Models
 from services.language.answers import Answers
@@ -69,9 +69,9 @@ class Inside:
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def open(cls, bundles: Path, threads: int) -> AsyncGenerator["Inside", None]:
+    async def open(cls, bundles: Path, threads: int, device: Device) -> AsyncGenerator["Inside", None]:
         """Loads it."""
-        engine, registry = EngineSettings(device="cpu", threads=threads), CollectorRegistry()
+        engine, registry = EngineSettings(device=device, threads=threads), CollectorRegistry()
         settings = ModelsSettings("language", (bundles,), NAME, engine, BatcherSettings())
         # No beginning is kept: prompts come again here, and reading them is what is measured.
         load = loader(GenerationSettings(prefix_mib=0), GenerationMetrics(registry))

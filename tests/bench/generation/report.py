@@ -24,7 +24,7 @@ TITLES = {
 class Report:
     """Tokens a second by engine and number of callers, one figure a round; and the rest."""
 
-    threads: int
+    where: str  # what each engine has
     rates: dict[str, dict[int, list[float]]] = field(default_factory=dict)
     equal: dict[str, list[int]] = field(default_factory=dict)  # by engine: texts equal to the reference, and texts
     first: FirstTokens | None = None
@@ -48,7 +48,7 @@ class Report:
         parts = [
             f"`python -m tests.bench.generation`, {facts.date[:10]}, {facts.cpu}, {facts.cores} cores, commit "
             f"{facts.commit}, {facts.onnxruntime}, grpcio {facts.grpcio}, load average before "
-            f"{facts.load_average[0]}; {self.threads} threads for each engine. Median of the rounds, with the lowest "
+            f"{facts.load_average[0]}; {self.where}. Median of the rounds, with the lowest "
             "and the highest.",
             "**Texts of 8 to 128 tokens after prompts of 8 to 128**, tokens a second as parts of the floor's:",
             render(head, rows),

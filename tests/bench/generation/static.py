@@ -13,15 +13,18 @@ class Transformers:
     Args:
         checkpoint: its folder.
         threads: of torch.
+        device: cpu, or cuda with float16.
     """
 
-    def __init__(self, checkpoint: Path, threads: int) -> None:
+    def __init__(self, checkpoint: Path, threads: int, device: str) -> None:
         import torch
         from transformers import LlamaForCausalLM
 
         torch.set_num_threads(threads)
         self._torch: Any = torch
-        self._model: Any = LlamaForCausalLM.from_pretrained(checkpoint).eval()
+        self._device = torch.device(device)
+        dtype = torch.float16 if device == "cuda" else torch.float32
+        self._model: Any = LlamaForCausalLM.from_pretrained(checkpoint).to(self._device, dtype).eval()
         self._model.generation_config.eos_token_id = None
         self._write([Text([1, 2, 3], 3)])
 
@@ -38,8 +41,8 @@ class Transformers:
         token_ids = [[0] * (longest - len(text.prompt)) + text.prompt for text in batch]
         mask = [[0] * (longest - len(text.prompt)) + [1] * len(text.prompt) for text in batch]
         made = self._model.generate(
-            self._torch.tensor(token_ids),
-            attention_mask=self._torch.tensor(mask),
+            self._torch.tensor(token_ids, device=self._device),
+            attention_mask=self._torch.tensor(mask, device=self._device),
             max_new_tokens=max(text.new for text in batch),
             do_sample=False,
             pad_token_id=0,

@@ -13,9 +13,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from services.kit.inference import bundle as bundles
 from services.kit.telemetry import LogSettings, configure_logs
 from tests.bench.generation import ours
-from tests.bench.generation.floor import Floor
+from tests.bench.generation.floor import Floor, GpuFloor
 from tests.bench.generation.load import Made, Text
 from tests.bench.generation.model import NAME, SHAPE, Files
 
@@ -24,11 +25,12 @@ Work = Callable[[dict[str, Any]], Any]
 
 def floor(files: Files) -> Work:
     """The bare graph."""
-    path = files.bundles / NAME / "1" / "model.onnx"
+    bundle = bundles.load(files.bundles / NAME / "1")
 
     def work(job: dict[str, Any]) -> Made:
-        graph = Floor(path, job["callers"], SHAPE["max_tokens"], job["threads"], joined=job["joined"])
-        return graph.measured(_texts(job))
+        given = job["callers"], SHAPE["max_tokens"], job["threads"]
+        kind = GpuFloor if job["device"] == "cuda" else Floor
+        return kind(bundle, *given, joined=job["joined"]).measured(_texts(job))
 
     return work
 
@@ -39,7 +41,8 @@ def inside(files: Files) -> Work:
 
     async def measured(job: dict[str, Any]) -> Any:
         if not opened:
-            opened.append(await stack.enter_async_context(ours.Inside.open(files.bundles, job["threads"])))
+            entered = ours.Inside.open(files.bundles, job["threads"], job["device"])
+            opened.append(await stack.enter_async_context(entered))
         if job["what"] == "first token":
             return await opened[0].first_tokens(job["others"], job["count"])
         return await opened[0].rate(_texts(job), job["callers"])
@@ -61,7 +64,7 @@ def transformers(files: Files) -> Work:
 
     def work(job: dict[str, Any]) -> Made:
         if not opened:
-            opened.append(Transformers(files.checkpoint, job["threads"]))
+            opened.append(Transformers(files.checkpoint, job["threads"], job["device"]))
         return opened[0].measured(_texts(job), job["callers"])
 
     return work

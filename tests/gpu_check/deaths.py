@@ -1,0 +1,88 @@
+"""`python -m tests.gpu_check.deaths [--kills N]`: instances on the GPU die, and their texts go on at others.
+
+Every text, greedy or drawn, with penalties, biases and stop strings, is compared to the bit with that of an unbroken
+call; the model has float16, whose sums are the same however texts are cut.
+"""
+
+import argparse
+import asyncio
+import random
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from services.kit.inference.engine import has_cuda_driver
+from tests.chaos.live_texts import Known, LiveTexts, random_request, written
+from tests.chaos.mortal import Mortal
+from tests.gpu_check import gpu
+from tests.harness import Replica, Suite, serving
+from tests.language_bundles import Kind, tiny_bundle
+
+MODEL: Kind = "novel"
+INSTANCES, CALLS, REQUESTS = 3, 12, 16
+LONGEST, ANSWERS = 160, 400  # tokens: of a text, and between two deaths at most
+
+
+class Running(Mortal):
+    """Instances on the GPU, and a gateway."""
+
+    def __init__(self, suite: Suite, folder: Path, device: str) -> None:
+        super().__init__(suite)
+        self._settings: dict[str, Any] = {"BUNDLES_DIR": folder, "DEFAULT_MODEL": MODEL, "ENGINE__DEVICE": device}
+
+    async def start(self, name: str) -> Replica:
+        """One more instance."""
+        replica = await self.suite.start("language", name, **self._settings)
+        self.instances.append(replica)
+        return replica
+
+    async def start_gateway(self) -> None:
+        """The one that calls go through."""
+        self.gateways["gateway"] = gateway = await self.suite.start_gateway()
+        await serving(gateway.address, f"model/{MODEL}")
+
+
+def request(rng: random.Random) -> Any:
+    """Of the model that is meant."""
+    while (found := random_request(rng, LONGEST)).model != MODEL:
+        pass
+    return found
+
+
+async def main(kills: int, device: str) -> int:
+    """The exit code: 1 if a text was lost or became another one."""
+    if device == "cuda" and not has_cuda_driver():
+        print("no GPU here (libcuda.so.1 does not load, or sees no device): nothing was checked")
+        return 0
+    with tempfile.TemporaryDirectory(prefix="trivium-gpu-") as name:
+        folder = Path(name)
+        await asyncio.to_thread(tiny_bundle, folder / "bundles", MODEL, precision="FP16")
+        async with Suite.open(folder) as suite:
+            running, rng = Running(suite, folder / "bundles", device), random.Random(5)
+            await asyncio.gather(*(running.start(f"language-{number}") for number in range(1, INSTANCES + 1)))
+            await running.start_gateway()
+            async with running.caller() as upstream:
+                asked = [request(rng) for _ in range(REQUESTS)]
+                unbroken = await asyncio.gather(*(written(upstream, one) for one in asked))
+                texts = LiveTexts(upstream, list(map(Known, asked, unbroken)), rng, written)
+                async with texts.running(CALLS):
+                    await running.kill_again_and_again(texts, kills, ANSWERS, rng)
+                    await texts.more(ANSWERS)
+            resumed = await running.resumes()
+    where = gpu.describe() if device == "cuda" else "the CPU"
+    print(
+        f"{where}: {kills} or {kills + 1} instances killed, {texts.begun} calls, {texts.tokens} tokens, "
+        f"{resumed:.0f} resumed, {len(texts.failures)} failed or other than the unbroken text"
+    )
+    for failure in texts.failures:
+        print(f"failed: {failure}")
+    return int(bool(texts.failures) or texts.begun != texts.ended or not resumed)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m tests.gpu_check.deaths", description=__doc__)
+    parser.add_argument("--kills", type=int, default=30)
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: try the check itself")
+    given = parser.parse_args()
+    sys.exit(asyncio.run(main(given.kills, given.device)))
