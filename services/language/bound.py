@@ -1,6 +1,6 @@
 """Bound: one shape of run: the memory of its small inputs and outputs, and what is bound to them and to the caches."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from services.kit.inference.datatypes import NUMPY
 from services.language import graph
 from services.language.cache import Cache
 from services.language.drawn import Draws, Wishes
+from services.language.storage import BYTES
 
 ALIGNED = 256  # bytes
 OF_WISHES = (graph.TEMPERATURE, graph.TOP_K, graph.TOP_P, graph.MIN_P, graph.FORCED)
@@ -20,15 +21,19 @@ OF_ADJUSTMENTS = (graph.ADJUST_INDEX, graph.ADJUST_SCALE, graph.ADJUST_BIAS)
 
 
 class Packed:
-    """Arrays of zeros, one behind the other in one stretch of memory."""
+    """Arrays of zeros, one behind the other in one stretch of memory.
 
-    def __init__(self, specs: Sequence[TensorSpec]) -> None:
+    Args:
+        zeros: where so many bytes of it come from.
+    """
+
+    def __init__(self, specs: Sequence[TensorSpec], zeros: Callable[[int], Array]) -> None:
         self.offsets: dict[str, int] = {}
         size = 0
         for spec in specs:
             self.offsets[spec.name] = size
             size += -(-_bytes(spec) // ALIGNED) * ALIGNED
-        self.memory = np.zeros(size, np.uint8)
+        self.memory = zeros(size)
         self.arrays: dict[str, Array] = {}
         for spec in specs:
             part = self.memory[self.offsets[spec.name] :][: _bytes(spec)]
@@ -40,7 +45,7 @@ class Bound:
 
     def __init__(self, session: Any, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:
         self._session, self.binding = session, session.io_binding()
-        self.given, self.found = Packed(inputs), Packed(outputs)
+        self.given, self.found = self._packed(inputs), self._packed(outputs)
         for name in COUNTED:
             self.given.arrays[name][:] = np.arange(len(self.given.arrays[name]))
         for name, value in NEUTRAL.items():
@@ -89,6 +94,9 @@ class Bound:
     def run(self) -> None:
         """Computes what comes out of what it has taken. Raises whatever the runtime raises."""
         self._session.run_with_iobinding(self.binding)
+
+    def _packed(self, specs: Sequence[TensorSpec]) -> Packed:
+        return Packed(specs, lambda size: np.zeros(size, BYTES))
 
     def _place(self, packed: Packed, name: str) -> tuple[str, int, int]:
         """The device, its number, and the address there of one of the arrays."""

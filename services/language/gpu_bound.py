@@ -7,22 +7,21 @@ graph is started as a whole, and gives the same bits. It reads and writes the me
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from services.kit.inference.bundle import Array, TensorSpec
 from services.kit.inference.engine import UNRECORDED, run_options
 from services.kit.inference.recording import GPU
 from services.language import graph
 from services.language.bound import Bound, Packed
-from services.language.cuda_storage import Cuda, CudaStorage
+from services.language.cuda import Cuda
+from services.language.cuda_storage import CudaStorage
+from services.language.storage import BYTES
 
 ON_HOST = (graph.PLAIN,)  # which branch is taken is decided there
-BYTES = np.dtype(np.uint8)
 
 
 class GpuBound(Bound):
     """Args:
-    session: of ONNX Runtime with CUDA.
+    session: of ONNX Runtime, on the same stream.
     number: of the CUDA graph, which no other shape of this session has; None: it is not recorded.
     """
 
@@ -34,10 +33,10 @@ class GpuBound(Bound):
         outputs: Sequence[TensorSpec],
         number: int | None = None,
     ) -> None:
-        self._cuda = cuda
-        self._memory: dict[int, CudaStorage] = {}  # by the packed arrays that it is for
+        self._cuda, self._there = cuda, dict[int, CudaStorage]()  # by the packed arrays that they are for
         self._number, self._done = number, False
-        self._plain, self._recorded = run_options(UNRECORDED), run_options(number or UNRECORDED)
+        self._unrecorded = run_options(UNRECORDED, waits=False)
+        self._recorded = run_options(UNRECORDED if number is None else number, waits=False)
         with GPU.using():
             super().__init__(session, inputs, outputs)
 
@@ -48,36 +47,38 @@ class GpuBound(Bound):
 
     def run(self) -> None:
         """See Bound."""
-        self._there(self.given).fill(self.given.memory)
+        given, found = self.given.memory, self.found.memory
+        self._cuda.copy(self._at(self.given), given.ctypes.data, len(given), self._cuda.to_device)
         if self._number is None or not self._record():
             with GPU.using():
-                self._session.run_with_iobinding(self.binding, self.options)
-        self._there(self.found).fetch(self.found.memory)
+                self.replay()
+        self._cuda.copy(found.ctypes.data, self._at(self.found), len(found), self._cuda.to_host)
+        self._cuda.wait()
 
-    @property
-    def options(self) -> Any:
-        """ONNX Runtime's, for the next run."""
-        return self._recorded if self._done else self._plain
+    def replay(self) -> None:
+        """Begins the run alone, with what is there."""
+        self._session.run_with_iobinding(self.binding, self._recorded if self._done else self._unrecorded)
 
     def _record(self) -> bool:
         """Whether it was recorded, and thereby run, just now."""
         if self._done:
             return False
+        self._cuda.wait()
         with GPU.alone() as alone:
             if alone:
                 self._session.run_with_iobinding(self.binding, self._recorded)
                 self._done = True
         return alone
 
+    def _packed(self, specs: Sequence[TensorSpec]) -> Packed:
+        packed = Packed(specs, self._cuda.pinned)
+        self._there[id(packed)] = CudaStorage(self._cuda, 1, len(packed.memory), BYTES)
+        return packed
+
     def _place(self, packed: Packed, name: str) -> tuple[str, int, int]:
         if name in ON_HOST:
             return super()._place(packed, name)
-        there = self._there(packed)
-        return *there.device, there.address + packed.offsets[name]
+        return *self._there[id(packed)].device, self._at(packed) + packed.offsets[name]
 
-    def _there(self, packed: Packed) -> CudaStorage:
-        """Where packed arrays are on the GPU."""
-        key = id(packed)
-        if key not in self._memory:
-            self._memory[key] = CudaStorage(self._cuda, 1, len(packed.memory), BYTES)
-        return self._memory[key]
+    def _at(self, packed: Packed) -> int:
+        return self._there[id(packed)].address

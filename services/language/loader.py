@@ -10,7 +10,7 @@ import numpy as np
 from services.kit.errors import StartupError
 from services.kit.inference import bundle as bundles
 from services.kit.inference.bundle import Array, Bundle, Manifest
-from services.kit.inference.engine import Engine, EngineSettings
+from services.kit.inference.engine import Engine, EngineSettings, chosen_device
 from services.kit.inference.loading import Load, ModelsSettings, batched
 from services.kit.inference.manifest import ENCODER, Generation
 from services.kit.inference.model import Model
@@ -20,7 +20,8 @@ from services.language import graph
 from services.language.batch import Batch
 from services.language.cache import Blank
 from services.language.classifier import Classifier
-from services.language.cuda_storage import Cuda, CudaError, CudaStorage
+from services.language.cuda import Cuda, CudaError
+from services.language.cuda_storage import CudaStorage
 from services.language.drawn import Draws, Wishes
 from services.language.memory import MIB, Memory, caches
 from services.language.metrics import GenerationMetrics
@@ -87,11 +88,14 @@ def opened(
     Raises:
         StartupError: says what is off, or that there is no memory for the caches.
     """
+    cuda = Cuda.open(engine.cuda_device) if chosen_device(engine.device) == "cuda" else None
     recorded = settings.cuda_graphs and generation.precision != "FP32"
-    decoder, encoder, answers = _verified(bundle, generation, engine, recorded=recorded)
+    stream = None if cuda is None else cuda.stream
+    decoder, encoder, answers = _verified(bundle, generation, engine, recorded=recorded, stream=stream)
     mib, texts = settings.cache_mib, settings.max_texts
+    blank: Blank = HostStorage if cuda is None else partial(CudaStorage, cuda)
     try:
-        memory = caches(generation, mib, texts, str(bundle.path), _memory_of(decoder))
+        memory = caches(generation, mib, texts, str(bundle.path), blank)
     except CudaError as error:
         raise StartupError(
             f"{bundle.path}: no {mib} MiB on the GPU for keys and values: {error}",
@@ -101,7 +105,7 @@ def opened(
 
 
 def _verified(
-    bundle: Bundle, generation: Generation, settings: EngineSettings, *, recorded: bool
+    bundle: Bundle, generation: Generation, settings: EngineSettings, *, recorded: bool, stream: int | None
 ) -> tuple[Engine, Engine | None, str]:
     """Decoder and encoder, and what their known answers are here to the bit.
 
@@ -109,7 +113,7 @@ def _verified(
         StartupError: says what of the bundle is off.
     """
     bundles.verify_files(bundle)
-    decoder = Engine(bundle.path / bundles.MODEL, settings, recorded=recorded)
+    decoder = Engine(bundle.path / bundles.MODEL, settings, recorded=recorded, stream=stream)
     check_interface(bundle, decoder, graph.decoder_inputs(generation), graph.decoder_outputs())
     inputs, expected = bundles.known_answers(bundle)
     encoder = None
@@ -125,13 +129,6 @@ def _verified(
             ) from error
         inputs |= dict(zip(names, encoder.run(sources, names), strict=True))
     return decoder, encoder, check_answers(bundle, inputs, expected, decoder)
-
-
-def _memory_of(engine: Engine) -> Blank:
-    """Where the keys and values of an engine's texts lie: on its device."""
-    if engine.device == "cpu":
-        return HostStorage
-    return partial(CudaStorage, Cuda.open(*engine.gpus))
 
 
 def _warm_up(bundle: Bundle, generation: Generation, runs: Runs, settings: GenerationSettings) -> None:

@@ -7,6 +7,8 @@ import numpy as np
 
 from services.kit.inference.bundle import Array
 
+BYTES = np.dtype(np.uint8)
+
 
 class Stretch(NamedTuple):
     """What is copied in every block."""
@@ -39,7 +41,7 @@ class Storage(Protocol):
 
 
 class HostStorage:
-    """In the memory of the process. Args: as they are in `memory.Blank`."""
+    """In the memory of the process. Args: as they are in `cache.Blank`."""
 
     device = ("cpu", 0)
 

@@ -44,16 +44,22 @@ class Engine:
         path: of the ONNX file.
         settings: the device and its threads.
         recorded: whether runs may be recorded as CUDA graphs; only for models without branches, all of it on the GPU.
+        stream: of CUDA, which runs on a GPU follow one another on; None: one of its own.
 
     Raises:
         StartupError: the file is no model that this runtime can load, or the session did not get the device.
     """
 
-    def __init__(self, path: Path, settings: EngineSettings, *, recorded: bool = False) -> None:
+    def __init__(
+        self, path: Path, settings: EngineSettings, *, recorded: bool = False, stream: int | None = None
+    ) -> None:
         self.device = chosen_device(settings.device)
         started = time.monotonic()
         self.recorded = recorded and self.device == "cuda"
-        self._session = _session(path, self.device, settings, recorded=self.recorded)
+        wishes = {"enable_cuda_graph": str(int(self.recorded))}
+        if stream is not None:
+            wishes |= {"has_user_compute_stream": "1", "user_compute_stream": str(stream)}
+        self._session = _session(path, self.device, settings, wishes)
         self.gpus = (settings.cuda_device,) if self.device == "cuda" else ()
         self.provider = self._session.get_providers()[0]
         if self.device == "cuda" and self.provider != CUDA:
@@ -127,10 +133,15 @@ def chosen_device(device: Device) -> Literal["cuda", "cpu"]:
     return device
 
 
-def run_options(number: int) -> Any:
-    """ONNX Runtime's for a run that is recorded as the CUDA graph of this number, or replayed; UNRECORDED: neither."""
+def run_options(number: int, *, waits: bool = True) -> Any:
+    """ONNX Runtime's for a run that is recorded as the CUDA graph of this number, or replayed; UNRECORDED: neither.
+
+    Args:
+        waits: whether the run returns when it has ended; else, when it has been begun on its stream.
+    """
     options = ort.RunOptions()
     options.add_run_config_entry("gpu_graph_id", str(number))
+    options.add_run_config_entry("disable_synchronize_execution_providers", str(int(not waits)))
     return options
 
 
@@ -143,7 +154,7 @@ def has_cuda_driver() -> bool:
         return False
 
 
-def _session(path: Path, device: Literal["cuda", "cpu"], settings: EngineSettings, *, recorded: bool) -> Any:
+def _session(path: Path, device: Literal["cuda", "cpu"], settings: EngineSettings, wishes: Mapping[str, str]) -> Any:
     ort.set_default_logger_severity(ERRORS)  # a session for CUDA warns of what is as it should be
     options = ort.SessionOptions()
     options.intra_op_num_threads = settings.threads
@@ -153,13 +164,12 @@ def _session(path: Path, device: Literal["cuda", "cpu"], settings: EngineSetting
     providers: list[Any] = [CPU]
     if device == "cuda":
         ort.preload_dlls()
-        wishes = {
+        own = {
             "device_id": str(settings.cuda_device),
             "cudnn_conv_algo_search": "HEURISTIC",
             "use_tf32": str(int(settings.tf32)),
-            "enable_cuda_graph": str(int(recorded)),
         }
-        providers = [(CUDA, wishes), CPU]
+        providers = [(CUDA, own | dict(wishes)), CPU]
     try:
         with GPU.using() if device == "cuda" else contextlib.nullcontext():
             return ort.InferenceSession(path, options, providers=providers)

@@ -17,9 +17,10 @@ import numpy as np
 
 from services.kit.inference import bundle as bundles
 from services.kit.inference.bundle import Array, Bundle
-from services.kit.inference.engine import Device, Engine, EngineSettings
+from services.kit.inference.engine import Engine, EngineSettings
 from services.language.cache import Cache
-from services.language.cuda_storage import Cuda, CudaStorage
+from services.language.cuda import Cuda
+from services.language.cuda_storage import CudaStorage
 from services.language.drawn import Draws, Wishes
 from services.language.gpu_bound import GpuBound
 from services.language.runs import Runs
@@ -39,17 +40,13 @@ class Floor:
         joined: whether prompts are read side by side.
     """
 
-    device: Device = "cpu"
-
     def __init__(self, bundle: Bundle, rows: int, longest: int, threads: int, *, joined: bool) -> None:
-        settings = EngineSettings(device=self.device, threads=threads)
-        self._engine = Engine(bundle.path / bundles.MODEL, settings, recorded=True)
-        self._session: Any = self._engine.session
         self._rows, self._longest, self._joined = rows, longest, joined
-        self._reserve(bundle)
+        self._open(bundle, threads)
 
-    def _reserve(self, bundle: Bundle) -> None:
-        """Memory for the caches."""
+    def _open(self, bundle: Bundle, threads: int) -> None:
+        """Loads the graph, and reserves memory for the caches."""
+        self._session: Any = Engine(bundle.path / bundles.MODEL, EngineSettings(device="cpu", threads=threads)).session
         rows, longest = self._rows, self._longest
         caches = [node for node in self._session.get_inputs() if node.name.startswith("past")]
         _, self._heads, _, self._width = caches[0].shape
@@ -123,15 +120,16 @@ class Floor:
 class GpuFloor(Floor):
     """On a GPU, where the runs that make tokens are recorded before the clock starts, and then replayed."""
 
-    device = "cuda"
-
-    def _reserve(self, bundle: Bundle) -> None:
+    def _open(self, bundle: Bundle, threads: int) -> None:
         generation = bundle.manifest.generation
         assert generation is not None
-        blocks, blank = 2 * generation.layers, partial(CudaStorage, Cuda.open(*self._engine.gpus))
+        self._cuda = Cuda.open(0)
+        wishes: dict[str, Any] = {"recorded": generation.precision != "FP32", "stream": self._cuda.stream}
+        engine = Engine(bundle.path / bundles.MODEL, EngineSettings(device="cuda"), **wishes)
         size = (generation.kv_heads, generation.head_dim, self._rows * self._longest, self._longest)
-        cache = Cache(blocks, *size, generation.precision, blank=blank)
-        self._runs, self._shapes = Runs(generation, self._engine, cache), dict[tuple[int, int, int], Any]()
+        blank = partial(CudaStorage, self._cuda)
+        cache = Cache(2 * generation.layers, *size, generation.precision, blank=blank)
+        self._runs, self._shapes = Runs(generation, engine, cache), dict[tuple[int, int, int], GpuBound]()
 
     def _run(self, rows: int, steps: int, room: int, start: Array) -> None:
         key = (rows, steps, room)
@@ -139,10 +137,11 @@ class GpuFloor(Floor):
             self._runs.cache.empty(room)
             draws = Draws(Wishes.greedy(np.arange(rows) * steps + steps - 1), np.zeros(rows, np.float32))
             self._runs.run(0, np.zeros((rows, steps), np.int64), start, draws)
-            bound = self._shapes[key] = self._runs._bound_for(self._runs._shape(0, rows, steps, draws, None))
+            bound = self._runs._bound_for(self._runs._shape(0, rows, steps, draws, None))
             assert isinstance(bound, GpuBound)
-        bound = self._shapes[key]
-        self._session.run_with_iobinding(bound.binding, bound.options)
+            self._shapes[key] = bound
+        self._shapes[key].replay()
+        self._cuda.wait()
 
 
 def _places(line: "itertools.cycle[Text]") -> Iterator[int]:

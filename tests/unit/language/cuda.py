@@ -5,12 +5,15 @@ It knows what is allocated, and refuses to touch anything else. The real one is 
 
 import ctypes
 import enum
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from services.kit.inference.bundle import Array
 from services.language import graph
+
+STREAM = 7
 
 
 class MemcpyKind(enum.IntEnum):
@@ -22,64 +25,95 @@ class MemcpyKind(enum.IntEnum):
 
 
 class Runtime:
-    """What of `cuda.bindings.runtime` is used here; memory is full of rubbish at first."""
+    """What of `cuda.bindings.runtime` is used here. Memory is full of rubbish at first.
+
+    What is asked for on a stream is done when somebody waits for it, or a run on that stream begins.
+    """
 
     cudaMemcpyKind = MemcpyKind
+    cudaStreamNonBlocking = 1
 
     def __init__(self, most: int = 1 << 30) -> None:
         self.allocated: dict[int, Any] = {}
+        self._pinned: dict[int, Any] = {}
+        self._asked: list[Callable[[], object]] = []
         self.most = most
-        self.copies = 0
 
     def cudaSetDevice(self, device: int) -> tuple[int]:
         return (0 if device == 0 else 101,)
 
+    def cudaStreamCreateWithFlags(self, flags: int) -> tuple[int, int]:
+        return 0, STREAM
+
+    def cudaStreamSynchronize(self, stream: int) -> tuple[int]:
+        assert stream == STREAM
+        asked, self._asked = self._asked, []
+        for one in asked:
+            one()
+        return (0,)
+
     def cudaMalloc(self, size: int) -> tuple[int, int]:
         if size + sum(map(len, self.allocated.values())) > self.most:
             return 2, 0
-        memory = (ctypes.c_ubyte * size).from_buffer(bytearray(b"\xcd" * size))
-        self.allocated[ctypes.addressof(memory)] = memory
-        return 0, ctypes.addressof(memory)
+        return 0, self._reserved(self.allocated, size)
 
     def cudaFree(self, address: int) -> tuple[int]:
+        self.cudaStreamSynchronize(STREAM)
         del self.allocated[address]
         return (0,)
 
-    def cudaMemset(self, address: int, value: int, size: int) -> tuple[int]:
-        self._own(address, size)
-        ctypes.memset(address, value, size)
+    def cudaHostAlloc(self, size: int, flags: int) -> tuple[int, int]:
+        return 0, self._reserved(self._pinned, size)
+
+    def cudaFreeHost(self, address: int) -> tuple[int]:
+        del self._pinned[address]
         return (0,)
 
-    def cudaMemcpy(self, to: int, source: int, size: int, kind: MemcpyKind) -> tuple[int]:
-        return self._copied(to, source, size, kind)
+    def cudaMemsetAsync(self, address: int, value: int, size: int, stream: int) -> tuple[int]:
+        self._own(address, size)
+        return self._ask(lambda: ctypes.memset(address, value, size), stream)
 
-    def cudaMemcpyAsync(self, to: int, source: int, size: int, kind: MemcpyKind, _: int) -> tuple[int]:
-        return self._copied(to, source, size, kind)
+    def cudaMemcpyAsync(self, to: int, source: int, size: int, kind: MemcpyKind, stream: int) -> tuple[int]:
+        return self._ask(lambda: self._copied(to, source, size, kind), stream)
 
     def cudaMemcpy2DAsync(
-        self, to: int, pitch: int, source: int, source_pitch: int, width: int, lines: int, kind: MemcpyKind, _: int
+        self,
+        to: int,
+        pitch: int,
+        source: int,
+        source_pitch: int,
+        width: int,
+        lines: int,
+        kind: MemcpyKind,
+        stream: int,
     ) -> tuple[int]:
         for line in range(lines):
-            self._copied(to + line * pitch, source + line * source_pitch, width, kind)
+            self.cudaMemcpyAsync(to + line * pitch, source + line * source_pitch, width, kind, stream)
         return (0,)
 
-    def cudaStreamSynchronize(self, _: int) -> tuple[int]:
+    def _ask(self, what: Callable[[], object], stream: int) -> tuple[int]:
+        assert stream == STREAM
+        self._asked.append(what)
         return (0,)
 
-    def _copied(self, to: int, source: int, size: int, kind: MemcpyKind) -> tuple[int]:
+    def _copied(self, to: int, source: int, size: int, kind: MemcpyKind) -> None:
         if kind != MemcpyKind.cudaMemcpyDeviceToHost:
             self._own(to, size)
         if kind != MemcpyKind.cudaMemcpyHostToDevice:
             self._own(source, size)
         assert abs(to - source) >= size, "CUDA's copies may not overlap"
         ctypes.memmove(to, source, size)
-        self.copies += 1
-        return (0,)
 
     def _own(self, address: int, size: int) -> None:
         assert any(
             begin <= address and address + size <= begin + len(memory) for begin, memory in self.allocated.items()
         ), "not allocated"
+
+    @staticmethod
+    def _reserved(place: dict[int, Any], size: int) -> int:
+        memory = (ctypes.c_ubyte * size).from_buffer(bytearray(b"\xcd" * size))
+        place[ctypes.addressof(memory)] = memory
+        return ctypes.addressof(memory)
 
 
 class Session:
@@ -89,8 +123,8 @@ class Session:
     what was bound when it was.
     """
 
-    def __init__(self, session: Any) -> None:
-        self._session = session
+    def __init__(self, session: Any, runtime: Runtime) -> None:
+        self._session, self._runtime = session, runtime
         self.recorded: dict[str, dict[str, int]] = {}  # by their numbers: the addresses
         self.replayed = 0
         self.fails = False
@@ -104,6 +138,7 @@ class Session:
     def run_with_iobinding(self, binding: "_Binding", options: Any) -> None:
         if self.fails:
             raise RuntimeError("no memory")
+        self._runtime.cudaStreamSynchronize(STREAM)
         number = options.get_run_config_entry("gpu_graph_id")
         if number != "-1":
             self.replayed += number in self.recorded

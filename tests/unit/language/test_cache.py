@@ -5,7 +5,8 @@ import pytest
 
 from services.kit.inference.bundle import Array
 from services.language.cache import Blank, Cache
-from services.language.cuda_storage import Cuda, CudaStorage
+from services.language.cuda import Cuda
+from services.language.cuda_storage import CudaStorage
 from services.language.storage import HostStorage
 from tests.unit.language.cuda import Runtime
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from services.language import cuda_storage
-from services.language.cuda_storage import Cuda, CudaError, CudaStorage
+from services.language.cuda import Cuda, CudaError
+from services.language.cuda_storage import CudaStorage
 from services.language.storage import HostStorage, Stretch
 from tests.unit.language.cuda import Runtime
 

@@ -15,8 +15,9 @@ from services.kit.inference.recording import GPU
 from services.language import graph
 from services.language.__main__ import BUNDLES
 from services.language.batch import Batch
-from services.language.cache import Blank, Cache
-from services.language.cuda_storage import Cuda, CudaStorage
+from services.language.cache import Cache
+from services.language.cuda import Cuda
+from services.language.cuda_storage import CudaStorage
 from services.language.isolation import RunFailed
 from services.language.memory import caches
 from services.language.runs import Runs
@@ -191,9 +192,8 @@ def test_the_probe_runs_both_graphs_beside_the_texts(runs: Runs) -> None:
 @pytest.mark.parametrize("recorded", [False, True])
 def test_texts_on_a_gpu_are_those_of_the_host(runs: Runs, *, recorded: bool) -> None:
     """By a stand-in for a GPU, on the CPU: whatever changes between two runs gets there, and nothing else changes."""
-    blank = partial(CudaStorage, Cuda(Runtime(), 0))
     for here in (runs, gpt()[0]):
-        there = _on_gpu(here, blank, recorded=recorded)
+        there = _on_gpu(here, recorded=recorded)
         wanted, got = (
             written(batch(one), [*texts()[:3], *drawn()] if one.cross is not None else drawn(source=False))
             + (written(batch(one), drawn(source=False)[:2]) if one.cross is None else [])  # without changed logits
@@ -206,7 +206,7 @@ def test_texts_on_a_gpu_are_those_of_the_host(runs: Runs, *, recorded: bool) -> 
 
 def test_what_is_recorded_writes_over_no_text_beside_it() -> None:
     here, _ = gpt()
-    there = _on_gpu(here, partial(CudaStorage, Cuda(Runtime(), 0)), recorded=True)
+    there = _on_gpu(here, recorded=True)
     source = random.Random(4)
     long = [source.randrange(3, 250) for _ in range(90)]
 
@@ -231,7 +231,7 @@ def test_what_is_recorded_writes_over_no_text_beside_it() -> None:
 
 
 def test_a_run_is_recorded_anew_after_one_that_failed() -> None:
-    runs = _on_gpu(gpt()[0], partial(CudaStorage, Cuda(Runtime(), 0)), recorded=True)
+    runs = _on_gpu(gpt()[0], recorded=True)
     work, session = batch(runs), runs._decoder.session
     work.join(text([3], 12))
     work.decode()
@@ -245,7 +245,7 @@ def test_a_run_is_recorded_anew_after_one_that_failed() -> None:
 
 
 def test_a_run_beside_others_on_the_gpu_is_recorded_later() -> None:
-    runs = _on_gpu(gpt()[0], partial(CudaStorage, Cuda(Runtime(), 0)), recorded=True)
+    runs = _on_gpu(gpt()[0], recorded=True)
     work, session = batch(runs), runs._decoder.session
     work.join(text([3], 12))
     with GPU.using():
@@ -270,10 +270,11 @@ def drawn(*, source: bool = True) -> list[Sequence]:
     ]
 
 
-def _on_gpu(runs: Runs, blank: Blank, *, recorded: bool) -> Runs:
-    """The same over the stand-in's memory."""
-    decoder = copy.copy(runs._decoder)
-    decoder._session, decoder.recorded = GpuSession(decoder._session), recorded
+def _on_gpu(runs: Runs, *, recorded: bool) -> Runs:
+    """The same on a stand-in for a GPU."""
+    runtime, decoder = Runtime(), copy.copy(runs._decoder)
+    decoder._session, decoder.recorded = GpuSession(decoder._session, runtime), recorded
+    blank = partial(CudaStorage, Cuda(runtime, 0))
     generation = runs._generation
     memory = caches(generation, 8, 8, "on a GPU", blank)
     return Runs(generation, decoder, memory.texts, runs._encoder, memory.sources, memory.stage)

@@ -1,0 +1,86 @@
+"""Cuda: CUDA's runtime for one model: its stream, which its runs and copies follow one another on, and its memory."""
+
+import collections
+import ctypes
+import threading
+import weakref
+from typing import Any
+
+import numpy as np
+
+from services.kit.errors import StartupError
+from services.kit.inference.bundle import Array
+from services.kit.inference.recording import GPU
+
+# Streams of models that were unloaded, by device: whether ONNX Runtime still knows one is not known, so none is ended.
+_IDLE: dict[int, collections.deque[int]] = collections.defaultdict(collections.deque)
+
+
+class CudaError(RuntimeError):
+    """A call of CUDA's runtime failed; says which, and why."""
+
+
+class Cuda:
+    """Args:
+    runtime: the module `cuda.bindings.runtime`.
+    device: number of the GPU.
+
+    Raises:
+        CudaError: there is none of this number.
+    """
+
+    def __init__(self, runtime: Any, device: int) -> None:
+        self._runtime, self.device = runtime, device
+        self._threads = threading.local()
+        kinds = runtime.cudaMemcpyKind
+        self.to_device, self.to_host = kinds.cudaMemcpyHostToDevice, kinds.cudaMemcpyDeviceToHost
+        self.on_device = kinds.cudaMemcpyDeviceToDevice
+        idle = _IDLE[device]
+        self.stream = idle.pop() if idle else int(self("cudaStreamCreateWithFlags", runtime.cudaStreamNonBlocking))
+        weakref.finalize(self, idle.append, self.stream)
+
+    @classmethod
+    def open(cls, device: int) -> "Cuda":
+        """Raises StartupError: its Python bindings are not installed."""
+        try:
+            from cuda.bindings import runtime
+        except ImportError as error:
+            raise StartupError(
+                f"texts on the GPU need the package cuda-bindings: {error}",
+                hint="install requirements/gpu.lock, or set ENGINE__DEVICE=cpu",
+            ) from error
+        return cls(runtime, device)
+
+    def __call__(self, name: str, *arguments: Any) -> Any:
+        """Calls a function of the runtime, for this device.
+
+        Raises:
+            CudaError: it failed.
+        """
+        with GPU.using():
+            if not getattr(self._threads, "ready", False):
+                self._checked("cudaSetDevice", self.device)
+                self._threads.ready = True
+            return self._checked(name, *arguments)
+
+    def copy(self, to: int, source: int, size: int, kind: Any) -> None:
+        """Copies bytes, after everything that was begun before; a kind is one of to_device, to_host and on_device."""
+        self("cudaMemcpyAsync", to, source, size, kind, self.stream)
+
+    def wait(self) -> None:
+        """Until all that was begun has ended. Raises CudaError: something of it failed."""
+        self("cudaStreamSynchronize", self.stream)
+
+    def pinned(self, size: int) -> Array:
+        """So many bytes of zeros on the host, which a GPU copies without the processor."""
+        address = self("cudaHostAlloc", size, 0)
+        memory = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address))
+        weakref.finalize(memory, self, "cudaFreeHost", address).atexit = False
+        memory[:] = 0
+        return memory
+
+    def _checked(self, name: str, *arguments: Any) -> Any:
+        code, *found = getattr(self._runtime, name)(*arguments)
+        if int(code):
+            raise CudaError(f"{name}: {code!r}")
+        return found[0] if found else None
