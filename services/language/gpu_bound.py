@@ -21,7 +21,8 @@ ON_HOST = (graph.PLAIN,)  # which branch is taken is decided there
 
 class GpuBound(Bound):
     """Args:
-    session: of ONNX Runtime, on the same stream.
+    session: of ONNX Runtime.
+    shared: whether its runs are on the same stream as copies are; they wait for one another else.
     number: of the CUDA graph, which no other shape of this session has; None: it is not recorded.
     """
 
@@ -32,11 +33,13 @@ class GpuBound(Bound):
         inputs: Sequence[TensorSpec],
         outputs: Sequence[TensorSpec],
         number: int | None = None,
+        *,
+        shared: bool,
     ) -> None:
         self._cuda, self._there = cuda, dict[int, CudaStorage]()  # by the packed arrays that they are for
-        self._number, self._done = number, False
-        self._unrecorded = run_options(UNRECORDED, waits=False)
-        self._recorded = run_options(UNRECORDED if number is None else number, waits=False)
+        self._number, self._done, self._shared = number, False, shared
+        self._unrecorded = run_options(UNRECORDED, waits=not shared)
+        self._recorded = run_options(UNRECORDED if number is None else number, waits=not shared)
         with GPU.using():
             super().__init__(session, inputs, outputs)
 
@@ -49,6 +52,8 @@ class GpuBound(Bound):
         """See Bound."""
         given, found = self.given.memory, self.found.memory
         self._cuda.copy(self._at(self.given), given.ctypes.data, len(given), self._cuda.to_device)
+        if not self._shared:
+            self._cuda.wait()
         if self._number is None or not self._record():
             with GPU.using():
                 self.replay()

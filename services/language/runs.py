@@ -179,7 +179,8 @@ class Runs:
         storage, session = self.cache.storage, self._decoder.session
         if isinstance(storage, CudaStorage):
             number = next(self._numbers) if shape.recorded else None
-            bound: Bound = GpuBound(storage.cuda, session, inputs, outputs, number)
+            shared = self._decoder.recorded
+            bound: Bound = GpuBound(storage.cuda, session, inputs, outputs, number, shared=shared)
         else:
             bound = Bound(session, inputs, outputs)
         layers = self._generation.layers

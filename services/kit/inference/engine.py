@@ -43,22 +43,19 @@ class Engine:
     Args:
         path: of the ONNX file.
         settings: the device and its threads.
-        recorded: whether runs may be recorded as CUDA graphs; only for models without branches, all of it on the GPU.
-        stream: of CUDA, which runs on a GPU follow one another on; None: one of its own.
+        stream: of CUDA, on which runs on a GPU follow one another, and may be recorded as CUDA graphs: only for models
+            without branches, all of which the GPU can do. None: one of its own, and no run is recorded. (On a stream
+            from elsewhere, a session that records nothing makes ONNX Runtime 1.31 free memory where CUDA forbids it.)
 
     Raises:
         StartupError: the file is no model that this runtime can load, or the session did not get the device.
     """
 
-    def __init__(
-        self, path: Path, settings: EngineSettings, *, recorded: bool = False, stream: int | None = None
-    ) -> None:
+    def __init__(self, path: Path, settings: EngineSettings, *, stream: int | None = None) -> None:
         self.device = chosen_device(settings.device)
         started = time.monotonic()
-        self.recorded = recorded and self.device == "cuda"
-        wishes = {"enable_cuda_graph": str(int(self.recorded))}
-        if stream is not None:
-            wishes |= {"has_user_compute_stream": "1", "user_compute_stream": str(stream)}
+        self.recorded = stream is not None
+        wishes = {"enable_cuda_graph": "1", "user_compute_stream": str(stream)} if self.recorded else {}
         self._session = _session(path, self.device, settings, wishes)
         self.gpus = (settings.cuda_device,) if self.device == "cuda" else ()
         self.provider = self._session.get_providers()[0]

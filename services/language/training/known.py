@@ -1,7 +1,8 @@
 """Known answers of a model that writes texts: what every machine that serves it must compute.
 
 Another device rounds otherwise. So that it need not take another token, the positions are such whose best tokens lie
-far apart, and the draws such that hit the same token when they and their cuts are a little off.
+far apart, and the draws such that hit the same token when they and their cuts are a little off. Where there is no such
+draw, the token is forced.
 """
 
 from collections.abc import Sequence
@@ -18,7 +19,8 @@ from services.language.training.sampler import CANDIDATES, OF_DRAWS
 MEMORY = 64
 FORBIDDEN = -1e30  # added to the logit of a token that must not come
 DRAWS = np.linspace(0.05, 0.95, 13)
-SLACK = 0.004  # of a draw and its cuts
+SLACK: dict[Precision, float] = {"FP32": 0.004, "FP16": 0.04, "BF16": 0.04}  # of a draw and its cuts
+GAP: dict[Precision, float] = {"FP32": 0.001, "FP16": 0.2, "BF16": 0.2}  # of the log-probabilities of the best two
 # Two positions of each of three texts: greedy, drawn, forced, drawn with a penalty, greedy without the best, drawn.
 TOP_K = (1, 40, 1, 64, 1, 10)
 TOP_P = (1.0, 0.9, 1.0, 1.0, 1.0, 0.95)
@@ -51,8 +53,10 @@ def known_answers(
         sources = sources or random_texts(network.config.vocab, network.max_source, random)
     places, best = _clear_places(run, inputs, texts, sources)
     inputs |= {"out_index": places} | _sampling(best, network.config.vocab)
-    inputs["uniform"] = _clear_draws(run, inputs, sources)
+    inputs["uniform"], sure = _clear_draws(run, inputs, sources, SLACK[precision])
     answers = _step(run, inputs, sources)
+    sure[BARRED] = answers["top_logprob"][BARRED, 0] - answers["top_logprob"][BARRED, 1] >= GAP[precision]
+    inputs["forced"] = np.where(sure, inputs["forced"], answers["token"])
     if isinstance(network, EncoderDecoder):
         inputs |= {"source": padded(sources), "source_length": np.array([len(source) for source in sources], np.int64)}
     del answers["top_token"]  # some of so many lie close together
@@ -99,14 +103,19 @@ def _sampling(best: Array, vocab: int) -> dict[str, Array]:
     }
 
 
-def _clear_draws(run: GraphRun, inputs: dict[str, Array], sources: Sequence[Sequence[int]]) -> Array:
-    """float32 [N]: for each position a draw that hits the same token with slack, and another than the first if any."""
+def _clear_draws(
+    run: GraphRun, inputs: dict[str, Array], sources: Sequence[Sequence[int]], slack_of: float
+) -> tuple[Array, Array]:
+    """float32 [N]: for each position a draw that hits the same token with slack, and another than the first if any.
+
+    And bool [N]: whether there is one.
+    """
     first = _step(run, inputs, sources)["token"]
     chosen = np.full(len(first), 0.5, np.float32)
     rank = np.zeros(len(first))
     for draw in DRAWS:
         tokens = []
-        for slack in (-SLACK, 0.0, SLACK):
+        for slack in (-slack_of, 0.0, slack_of):
             off = {"uniform": draw + slack + 0 * chosen, "top_p": np.minimum(inputs["top_p"] - slack, 1)}
             off["min_p"] = np.maximum(inputs["min_p"] + slack, 0)
             off = {name: values.astype(np.float32) for name, values in off.items()}
@@ -115,7 +124,7 @@ def _clear_draws(run: GraphRun, inputs: dict[str, Array], sources: Sequence[Sequ
         worth = sure * (1 + (tokens[1] != first))
         chosen = np.where(worth > rank, draw, chosen).astype(np.float32)
         rank = np.maximum(worth, rank)
-    return chosen
+    return chosen, rank > 0
 
 
 def _caches(run: GraphRun, batch: int, precision: Precision) -> dict[str, Array]:

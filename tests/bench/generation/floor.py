@@ -124,8 +124,8 @@ class GpuFloor(Floor):
         generation = bundle.manifest.generation
         assert generation is not None
         self._cuda = Cuda.open(0)
-        wishes: dict[str, Any] = {"recorded": generation.precision != "FP32", "stream": self._cuda.stream}
-        engine = Engine(bundle.path / bundles.MODEL, EngineSettings(device="cuda"), **wishes)
+        stream = self._cuda.stream if generation.precision != "FP32" else None
+        engine = Engine(bundle.path / bundles.MODEL, EngineSettings(device="cuda"), stream=stream)
         size = (generation.kv_heads, generation.head_dim, self._rows * self._longest, self._longest)
         blank = partial(CudaStorage, self._cuda)
         cache = Cache(2 * generation.layers, *size, generation.precision, blank=blank)
