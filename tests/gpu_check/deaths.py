@@ -21,7 +21,7 @@ from tests.chaos.live_texts import Known, LiveTexts, random_request, written
 from tests.chaos.mortal import Mortal
 from tests.gpu_check import gpu
 from tests.harness import Replica, Suite, serving
-from tests.language_bundles import Kind, tiny_bundle
+from tests.language_bundles import Kind, Precision, tiny_bundle
 from tests.texts import Written
 from trivium.language.v1 import language_pb2 as pb
 
@@ -80,14 +80,14 @@ def request(rng: random.Random) -> Any:
     return found
 
 
-async def main(kills: int, device: str) -> int:
+async def main(kills: int, device: str, precision: Precision) -> int:
     """The exit code: 1 if a text was lost or became another one."""
     if device == "cuda" and not has_cuda_driver():
         print("no GPU here (libcuda.so.1 does not load, or sees no device): nothing was checked")
         return 0
     with tempfile.TemporaryDirectory(prefix="trivium-gpu-") as name:
         folder = Path(name)
-        await asyncio.to_thread(tiny_bundle, folder / "bundles", MODEL, precision="FP16")
+        await asyncio.to_thread(tiny_bundle, folder / "bundles", MODEL, precision=precision)
         async with Suite.open(folder) as suite:
             running, rng = Running(suite, folder / "bundles", device), random.Random(5)
             await asyncio.gather(*(running.start(f"language-{number}") for number in range(1, INSTANCES + 1)))
@@ -101,7 +101,7 @@ async def main(kills: int, device: str) -> int:
                     await running.kill_again_and_again(texts, kills, ANSWERS, rng)
                     await texts.more(ANSWERS)
             resumed = await running.resumes()
-    where = gpu.describe() if device == "cuda" else "the CPU"
+    where = f"{gpu.describe() if device == 'cuda' else 'the CPU'}, {precision}"
     print(
         f"{where}: {kills} or {kills + 1} instances killed, {texts.begun} calls, {texts.tokens} tokens, "
         f"{resumed:.0f} resumed, {len(texts.failures)} failed; {others.tokens} calls with another token than the "
@@ -116,6 +116,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m tests.gpu_check.deaths", description=__doc__)
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: try the check itself")
+    parser.add_argument("--precision", choices=("FP32", "FP16", "BF16"), default="FP16", help="of the model")
     given = parser.parse_args()
     configure_logs(LogSettings(level="error"))
-    sys.exit(asyncio.run(main(given.kills, given.device)))
+    sys.exit(asyncio.run(main(given.kills, given.device, given.precision)))
