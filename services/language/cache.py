@@ -75,6 +75,14 @@ class Cache:
             size *= 2
         return min(size, self._longest)
 
+    @property
+    def rooms(self) -> list[int]:
+        """The sizes that there are."""
+        sizes = [self._smallest]
+        while sizes[-1] < self._longest:
+            sizes.append(self.room(sizes[-1] + 1))
+        return sizes
+
     def rows(self, tokens: int) -> int:
         """How many rows there is memory for, if the longest of them has so many tokens; at least one."""
         return self._capacity // self.room(tokens)

@@ -1,6 +1,8 @@
 """Loader: how this service's bundles become models: a scheduler for those that write, a batcher for the others."""
 
 import asyncio
+import dataclasses
+import gc
 import time
 from collections.abc import Callable
 from functools import partial
@@ -90,6 +92,8 @@ def opened(
         StartupError: says what is off, or that there is no memory for the caches.
     """
     cuda = Cuda.open(engine.cuda_device) if chosen_device(engine.device) == "cuda" else None
+    if cuda is not None:
+        gc.collect()  # a GPU's memory that models have which were unloaded
     recorded = cuda is not None and settings.cuda_graphs and generation.precision != "FP32"
     stream = cuda.stream if cuda is not None and recorded else None
     decoder, encoder, answers = _verified(bundle, generation, engine, stream)
@@ -155,6 +159,19 @@ def _warm_up(bundle: Bundle, generation: Generation, runs: Runs, settings: Gener
             if cache is not None:
                 cache.settle(1, [0] * rows)
         _run(runs, np.zeros((rows, 1), np.int64), 0)
+    if runs.records:
+        _record(generation, runs, settings.max_texts, started + WARM_UP_S)
+
+
+def _record(generation: Generation, runs: Runs, max_texts: int, end: float) -> None:
+    """What takes texts one token further, in every room, for every number of them, most probable tokens and draws."""
+    for room in runs.cache.rooms:
+        runs.cache.empty(room)
+        for rows in sorted({runs.rows(texts) for texts in range(1, max_texts + 1)}):
+            for candidates in (1, graph.candidates(generation)):
+                if rows * room > runs.cache.capacity or time.monotonic() > end:
+                    break
+                _run(runs, np.zeros((rows, 1), np.int64), 0, candidates)
 
 
 def _run_limits(generation: Generation, runs: Runs, most_read: int) -> None:
@@ -167,10 +184,11 @@ def _run_limits(generation: Generation, runs: Runs, most_read: int) -> None:
     _run(runs, np.full((1, steps), highest, np.int64), generation.max_tokens - steps)
 
 
-def _run(runs: Runs, token_ids: Array, place: int) -> None:
+def _run(runs: Runs, token_ids: Array, place: int, candidates: int = 1) -> None:
     """Some tokens of each row from a place on, and one token drawn for each."""
     rows, steps = token_ids.shape
     none = np.zeros(rows, np.int64)
-    draws = Draws(Wishes.greedy(np.arange(rows) * steps), np.zeros(rows, np.float32))
+    wishes = dataclasses.replace(Wishes.greedy(np.arange(rows) * steps), candidates=candidates)
+    draws = Draws(wishes, np.zeros(rows, np.float32))
     lengths = none + 1 if runs.cross is not None else None
     runs.run(0, token_ids, none + place, draws, lengths)

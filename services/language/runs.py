@@ -98,12 +98,17 @@ class Runs:
         token, logprob, *top = (bound.found.arrays[spec.name][:count] for spec in self._outputs)
         return Drawn(token[:, 0], logprob[:, 0], *top)
 
+    @property
+    def records(self) -> bool:
+        """Whether runs that take texts one token further are recorded."""
+        return self._decoder.recorded and self.cross is None
+
     def rows(self, rows: int) -> int:
         """As many rows as a run has that takes so many from the first one on one token further; or some more.
 
         What is recorded is so for 1, 2, 3, 4, 6, 8, 12, 16, 24, ... rows, while there is memory for them.
         """
-        if not self._decoder.recorded or self.cross is not None:
+        if not self.records:
             return rows
         whole = 1
         while whole < rows:
@@ -138,7 +143,7 @@ class Runs:
         cross = self.cross.size if self.cross is not None else 0
         own = (True, 0, stage.size) if stage is not None else (False, first, self.cache.size)
         adjusted, wishes = draws.adjust is not None, draws.wishes
-        recorded = self._decoder.recorded and steps == 1 and not (first or cross or adjusted)
+        recorded = self.records and steps == 1 and not (first or adjusted)
         count = rows if recorded else len(wishes.out_index)
         own_source = first if cross else 0
         return _Shape(*own, own_source, rows, steps, count, wishes.candidates, cross, adjusted, recorded)

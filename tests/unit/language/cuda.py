@@ -135,11 +135,14 @@ class Session:
     def io_binding(self) -> Any:
         return _Binding(self._session.io_binding())
 
-    def run_with_iobinding(self, binding: "_Binding", options: Any) -> None:
+    def get_providers(self) -> list[str]:
+        return ["CUDAExecutionProvider"]
+
+    def run_with_iobinding(self, binding: "_Binding", options: Any = None) -> None:
         if self.fails:
             raise RuntimeError("no memory")
         self._runtime.cudaStreamSynchronize(STREAM)
-        number = options.get_run_config_entry("gpu_graph_id")
+        number = "-1" if options is None else options.get_run_config_entry("gpu_graph_id")
         if number != "-1":
             self.replayed += number in self.recorded
             assert self.recorded.setdefault(number, dict(binding.addresses)) == binding.addresses
@@ -152,6 +155,9 @@ class _Binding:
         self.addresses: dict[str, int] = {}
         self._copies: dict[str, Array] = {}
 
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.binding, name)
+
     def bind_input(self, name: str, device: str, number: int, kind: Any, shape: Any, address: int) -> None:
         if device == "cpu" and name != graph.PLAIN:
             dtype = np.dtype(kind)
@@ -161,6 +167,7 @@ class _Binding:
         self.addresses[name] = address
         self.binding.bind_input(name, "cpu", number, kind, shape, address)
 
-    def bind_output(self, name: str, device: str, number: int, kind: Any, shape: Any, address: int) -> None:
-        self.addresses[name] = address
-        self.binding.bind_output(name, "cpu", number, kind, shape, address)
+    def bind_output(self, name: str, device: str, *place: Any) -> None:
+        if place:
+            self.addresses[name] = place[-1]
+        self.binding.bind_output(name, "cpu", *place)

@@ -48,6 +48,7 @@ def test_the_room_grows_at_once_and_shrinks_late(cache: Cache) -> None:
 
 def test_the_largest_room_is_what_a_text_may_have(cache: Cache) -> None:
     assert [cache.room(tokens) for tokens in (1, 4, 5, 33, 50)] == [4, 4, 8, 50, 50]
+    assert cache.rooms == [4, 8, 16, 32, 50]
 
 
 def test_a_row_moves(cache: Cache) -> None:

@@ -1,12 +1,14 @@
 """Memory on a GPU, as far as a machine without one can run it: over a stand-in for CUDA's runtime."""
 
 import gc
+import sys
 from functools import partial
 
 import numpy as np
 import pytest
 
-from services.language import cuda_storage
+from services.kit.errors import StartupError
+from services.language import cuda, cuda_storage
 from services.language.cuda import Cuda, CudaError
 from services.language.cuda_storage import CudaStorage
 from services.language.storage import HostStorage, Stretch
@@ -65,3 +67,17 @@ def test_a_gpu_that_is_full_says_so(runtime: Runtime) -> None:
 def test_another_gpu_is_asked_for_by_its_number(runtime: Runtime) -> None:
     with pytest.raises(CudaError, match=r"cudaSetDevice: 101"):
         partial(CudaStorage, Cuda(runtime, 3))(1, 1, FLOAT)
+
+
+def test_bindings_that_are_not_installed_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cuda.bindings", None)
+    with pytest.raises(StartupError, match="cuda-bindings") as raised:
+        Cuda.open(0)
+    assert "gpu.lock" in raised.value.hint
+
+
+def test_a_stream_serves_again_after_its_model(runtime: Runtime) -> None:
+    made = [Cuda(runtime, 0).stream for _ in range(3)]
+    gc.collect()
+    assert len(set(made)) == 1
+    assert cuda._IDLE[0].count(made[0]) <= 1

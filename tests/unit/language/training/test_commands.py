@@ -73,12 +73,12 @@ def test_looking_leaves_nothing_behind(exporter: Exporter, tmp_path: Path) -> No
     assert (exporter.begun, list(tmp_path.iterdir())) == (1, [])
 
 
-@pytest.mark.parametrize(("precision", "warned"), [("fp32", False), ("fp16", False), ("bf16", True)])
-def test_a_bundle_that_no_service_runs_yet_comes_with_a_warning(
-    exporter: Exporter, tmp_path: Path, precision: str, warned: bool
+@pytest.mark.parametrize(("precision", "where"), [("fp32", ""), ("fp16", ""), ("bf16", " on a GPU")])
+def test_what_was_written_is_said_with_how_to_serve_it(
+    exporter: Exporter, tmp_path: Path, precision: str, where: str
 ) -> None:
     written = language(tmp_path, "--precision", precision)
     assert (written.exit_code, exporter.begun) == (0, 1)
-    assert written.output.startswith(f"{tmp_path}/mine/1: written")
-    assert ("warning: no service runs bf16 yet" in written.output) is warned
-    assert ("TRIVIUM_LANGUAGE__BUNDLES_DIR" in written.output) is not warned
+    assert written.output.startswith(
+        f"{tmp_path}/mine/1: written; serve it{where} with TRIVIUM_LANGUAGE__BUNDLES_DIR={tmp_path}"
+    )

@@ -1,0 +1,121 @@
+"""Bundles for GPUs, loaded by a stand-in for one: on the CPU, with the memory and the bindings of a GPU."""
+
+import gc
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from services.kit.deadline import Deadline
+from services.kit.errors import StartupError
+from services.kit.inference import engine as engines
+from services.kit.inference.batcher import BatcherSettings
+from services.kit.inference.engine import EngineSettings
+from services.kit.inference.loading import ModelsSettings
+from services.kit.inference.models import Models
+from services.language.cuda import Cuda
+from services.language.loader import loader
+from services.language.metrics import GenerationMetrics
+from services.language.settings import GenerationSettings
+from services.language.writer import Writer
+from tests.language_bundles import Kind, Precision, tiny_bundle
+from tests.unit.language.cuda import Runtime, Session
+from tests.unit.language.scheduling import tokens
+from trivium.language.v1 import language_pb2 as pb
+
+WISHES: tuple[dict[str, Any], ...] = (
+    {"temperature": 0.0},
+    {"temperature": 1.2, "seed": 3},
+    {"temperature": 0.9, "seed": 4, "top_k": 5, "repetition_penalty": 1.3, "logprobs": 2},
+)
+
+
+class Gpu:
+    """The stand-in, which every session of a test runs on."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.runtime, self.sessions = Runtime(), list[Session]()
+        on_cpu = engines._session
+        self.wishes: list[dict[str, str]] = []
+
+        def session(path: Path, device: Any, settings: EngineSettings, wishes: dict[str, str]) -> Any:
+            made = on_cpu(path, "cpu", settings, {})
+            if device == "cpu":
+                return made
+            self.wishes.append(dict(wishes))
+            self.sessions.append(Session(made, self.runtime))
+            return self.sessions[-1]
+
+        monkeypatch.setattr(engines, "has_cuda_driver", lambda: True)
+        monkeypatch.setattr(engines, "_session", session)
+        monkeypatch.setattr(Cuda, "open", lambda device: Cuda(self.runtime, device))
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Gpu:
+    return Gpu(monkeypatch)
+
+
+@asynccontextmanager
+async def writer(folder: Path, device: Any, name: str, **settings: Any) -> AsyncIterator[Writer]:
+    engine = EngineSettings(device=device, threads=1)
+    models = ModelsSettings("language", (folder,), name, engine, BatcherSettings(max_batch=1))
+    registry = CollectorRegistry()
+    generation = GenerationSettings(**{"max_texts": 4, "cache_mib": 8} | settings)
+    async with Models.open(models, loader(generation, GenerationMetrics(registry)), registry) as opened:
+        found = opened.find(name).pipeline
+        assert isinstance(found, Writer)
+        yield found
+
+
+async def written(by: Writer) -> list[list[int]]:
+    found = []
+    for wishes in WISHES * 2:  # the second ones begin with what is known of the first ones
+        request = pb.GenerateRequest(prompt="in the end " * 3, max_new_tokens=30, **wishes)
+        texts = await by.texts(request, Deadline(), lambda: 0)
+        by.scheduler.submit(texts.sequences)
+        found.append(await tokens(texts.sequences[0]))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("kind", "precision", "cuda_graphs", "recorded"),
+    [
+        ("gpt", "FP16", True, True),
+        ("gpt", "FP16", False, False),
+        ("gpt", "FP32", True, False),
+        ("translate", "FP32", True, False),
+    ],
+)
+async def test_a_gpu_writes_what_the_cpu_writes(
+    gpu: Gpu, tmp_path: Path, kind: Kind, precision: Precision, *, cuda_graphs: bool, recorded: bool
+) -> None:
+    tiny_bundle(tmp_path, kind, precision=precision)
+    async with writer(tmp_path, "cpu", kind) as here:
+        expected = await written(here)
+    async with writer(tmp_path, "cuda", kind, cuda_graphs=cuda_graphs) as there:
+        assert await written(there) == expected
+    decoder = gpu.sessions[0]
+    assert (len(decoder.recorded) > 20, decoder.replayed > 60) == (recorded, recorded)  # three rooms, four numbers
+    assert [wishes.get("enable_cuda_graph") == "1" for wishes in gpu.wishes] == [recorded] * len(gpu.wishes)
+
+
+async def test_memory_of_a_gpu_is_given_back(gpu: Gpu, tmp_path: Path) -> None:
+    tiny_bundle(tmp_path, "gpt", precision="FP16")
+    async with writer(tmp_path, "cuda", "gpt") as there:
+        await written(there)
+        assert sum(map(len, gpu.runtime.allocated.values())) > 1 << 17
+    del there
+    gc.collect()
+    assert gpu.runtime.allocated == {}
+
+
+async def test_a_gpu_without_memory_for_the_caches_is_said_at_the_start(gpu: Gpu, tmp_path: Path) -> None:
+    gpu.runtime.most = 1 << 16
+    tiny_bundle(tmp_path, "gpt", precision="FP16")
+    with pytest.raises(StartupError, match=r"no 8 MiB on the GPU for keys and values: cudaMalloc") as raised:
+        await writer(tmp_path, "cuda", "gpt").__aenter__()
+    assert "GENERATION__CACHE_MIB" in raised.value.hint
