@@ -62,8 +62,9 @@ models: setup-dev ## train and export the default bundles whose training inputs 
 	@for service in services/*/training/__main__.py; do \
 		$(PYTHON_BIN) -m "$$(dirname "$$service" | tr / .)" || exit; done
 
-gpu-check: setup-dev ## run every bundle on the GPU and compare it with the CPU
+gpu-check: setup-dev ## run every bundle on the GPU and compare it with the CPU; kill instances there
 	@$(PYTHON_BIN) -m tests.gpu_check
+	@$(PYTHON_BIN) -m tests.gpu_check.deaths
 
 image-test: setup-dev ## build all images with what is here, start them and look (GPU=1: the GPU's too; BASE_IMAGE=...)
 	@$(PYTHON_BIN) -m pytest -q -rs -o faulthandler_timeout=3600 tests/image_test

@@ -18,7 +18,7 @@ PROVIDER = {"cuda": CUDA, "cpu": CPU}
 
 # Largest difference from the CPU, relative to the largest number of that output. Both sum in FP32, in another order.
 EXACT_TOLERANCE = 1e-3
-SERVED_TOLERANCE = TOLERANCE["cuda"]  # with the service's own settings, which leave TF32 on
+SERVED_TOLERANCE = TOLERANCE["cuda"]  # with the service's own settings
 ROWS = 32
 SEED = 32
 

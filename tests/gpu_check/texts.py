@@ -102,8 +102,7 @@ def check(bundle: Bundle, generation: Generation, device: Device, runs_each: int
         drawn_resumed=_changed(drawn, here.resumed(prompts, DRAWN, drawn)),
         steps_ms={
             name: {rows: writer.step_ms(rows, runs_each) for rows in ROWS}
-            for name, writer in {device: here, "cpu": cpu}.items()
-            if writer is not None
+            for name, writer in ({device: here} | ({} if cpu is None else {"cpu": cpu})).items()
         },
     )
     return dataclasses.replace(found, problems=tuple(_problems(found)))
