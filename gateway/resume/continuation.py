@@ -32,7 +32,7 @@ class Continuation:
     Instances that compute the bundle to the bit as before come first; others are taken where there is none of those.
     It is not bound by the budget for retries: one death with 200 streams is 200 resumes. What bounds it is time, and
     how many instances break with the same request. One that is suspected to be the cause is held back for a while: if
-    an instance breaks without it, it goes on.
+    an instance breaks without it, it goes on; else it has one more attempt.
 
     Args:
         service: Consul service, or ANY.
@@ -184,7 +184,7 @@ class Continuation:
         """Waits while the request is held back.
 
         Raises:
-            Exception: no instance broke without it in that time.
+            Exception: no instance broke without it in that time, for the second time.
         """
         while self._suspicion.grave and self._break is not None:
             another = self._dispatch.outliers.breaks.another
@@ -194,6 +194,9 @@ class Continuation:
                 async with asyncio.timeout(left_s):
                     await another.wait()
             except TimeoutError:
+                if not self._suspicion.reprieved and self._clock() < self._limit():
+                    self._suspicion.reprieve()
+                    continue
                 failure, endpoint = self._break
                 self._finish(failure.trailers)
                 raise self._final(failure, endpoint) from None

@@ -87,8 +87,8 @@ async def test_a_text_that_breaks_every_instance_is_given_up() -> None:
     with pytest.raises(NoInstance) as raised:
         await reader.next()
     assert raised.value.metadata["token"] == "1"
-    assert sum(len(one.got) for one in writers) == 3
-    assert sum(one.endpoint.ejected for one in writers) == 3
+    assert sum(len(one.got) for one in writers) == 4
+    assert sum(one.endpoint.ejected for one in writers) == 4
     await reader.close()
 
 

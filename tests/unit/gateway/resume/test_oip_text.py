@@ -136,7 +136,7 @@ async def test_a_text_that_breaks_every_instance_is_given_up() -> None:
     reader.publish(*others)
     (end,) = await reader.rest()
     assert "failed: connection reset" in end.error_message
-    assert sum(len(one.got) for one in writers) == 3
+    assert sum(len(one.got) for one in writers) == 4
     await reader.close()
 
 

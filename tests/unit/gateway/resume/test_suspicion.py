@@ -49,13 +49,33 @@ async def until_held(writers: list[Writer], count: int = 3) -> None:
     await settled()
 
 
-async def test_a_request_with_which_three_break_is_held_back_and_given_up_if_none_breaks_without_it() -> None:
+async def test_a_request_with_which_three_break_is_held_back_has_one_more_attempt_and_is_given_up() -> None:
     writers = dying(20)
     reader = Reader(writers, settings=HASTY)
     with pytest.raises(NoInstance, match="failed: connection reset"):
         await reader.next()
+    assert killed(writers) == 4
+    assert reader.gateway.registry.get_sample_value("trivium_gateway_stream_resumes_total", {"method": GENERATE}) == 3
+    await reader.close()
+
+
+async def test_what_was_held_back_when_the_dying_ended_is_not_lost() -> None:
+    writers = dying(3)
+    reader = Reader([*writers, Writer("well")], settings=HASTY)
+    reader.publish(*writers)
+    waiting = asyncio.ensure_future(reader.rest())
+    await until_held(writers)
+    reader.publish(reader.writers[-1])
+    assert len(await waiting) == TOKENS
+    await reader.close()
+
+
+async def test_there_is_no_further_attempt_when_the_time_is_over() -> None:
+    writers = dying(20)
+    reader = Reader(writers, settings=ResumeSettings(timeout_s=0.5, max_attempts=3, doubt_s=5))
+    with pytest.raises(NoInstance, match="failed: connection reset"):
+        await reader.next()
     assert killed(writers) == 3
-    assert reader.gateway.registry.get_sample_value("trivium_gateway_stream_resumes_total", {"method": GENERATE}) == 2
     await reader.close()
 
 
@@ -100,7 +120,7 @@ async def test_those_that_broke_before_it_came_do_not() -> None:
         Storm(reader).strikes()
     with pytest.raises(NoInstance):
         await reader.next()
-    assert killed(writers) == 3
+    assert killed(writers) == 4
     await reader.close()
 
 

@@ -162,7 +162,7 @@ async def test_an_input_that_breaks_every_instance_is_given_up() -> None:
     with pytest.raises(NoInstance) as raised:
         await caller.next()
     assert raised.value.metadata["step"] == "1"
-    assert sum(one.streams for one in instances) == 3
+    assert sum(one.streams for one in instances) == 4
     await caller.close()
 
 
