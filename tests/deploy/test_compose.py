@@ -43,6 +43,8 @@ def services(*names: str) -> dict[str, Any]:
 
 
 BASE, GPU = services("compose.yaml"), services("compose.yaml", "compose.gpu.yaml")
+GPU_LANGUAGE = services("compose.yaml", "compose.gpu-language.yaml")
+GPU_ALL = services("compose.yaml", "compose.gpu.yaml", "compose.gpu-language.yaml")
 
 
 def settings_of(component: str, service: Mapping[str, Any]) -> Any:
@@ -50,7 +52,7 @@ def settings_of(component: str, service: Mapping[str, Any]) -> Any:
     return load(SETTINGS[component], component, service["environment"])
 
 
-@pytest.mark.parametrize("suite", [BASE, GPU], ids=["cpu", "gpu"])
+@pytest.mark.parametrize("suite", [BASE, GPU, GPU_LANGUAGE, GPU_ALL], ids=["cpu", "gpu", "gpu-language", "gpu-all"])
 def test_every_component_is_there_and_understands_its_settings(suite: dict[str, Any]) -> None:
     for component in components(ROOT):
         settings = settings_of(component, suite[component])
@@ -116,13 +118,23 @@ def test_services_can_be_scaled() -> None:
         assert "ports" not in BASE[component] or component == "gateway"
 
 
-def test_the_gpu_overlay_asks_for_a_gpu_and_refuses_to_do_without() -> None:
-    for component in ("vision", "sequence"):
-        (device,) = GPU[component]["deploy"]["resources"]["reservations"]["devices"]
+@pytest.mark.parametrize(
+    ("suite", "on_gpus"),
+    [(GPU, {"vision", "sequence"}), (GPU_LANGUAGE, {"language"}), (GPU_ALL, {"vision", "sequence", "language"})],
+    ids=["gpu", "gpu-language", "gpu-all"],
+)
+def test_a_gpu_overlay_asks_for_a_gpu_refuses_to_do_without_and_leaves_the_others_alone(
+    suite: dict[str, Any], on_gpus: set[str]
+) -> None:
+    for component in on_gpus:
+        service = suite[component]
+        (device,) = service["deploy"]["resources"]["reservations"]["devices"]
         assert device == {"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}
-        assert GPU[component]["build"]["args"]["VARIANT"] == "gpu"
-        assert GPU[component]["image"].endswith("-gpu")
-        assert settings_of(component, GPU[component]).engine.device == "cuda"
+        assert service["deploy"]["replicas"] == BASE[component]["deploy"]["replicas"]
+        assert service["build"]["args"]["VARIANT"] == "gpu"
+        assert service["image"] == f"{BASE[component]['image']}-gpu"
+        assert settings_of(component, service).engine.device == "cuda"
+    assert {name for name, service in suite.items() if service != BASE.get(name)} == on_gpus
 
 
 def test_the_tag_is_the_version() -> None:

@@ -16,7 +16,7 @@ from tests.deploy.manifests import DEPLOY, ROOT, program
 
 BIN = Path(sys.executable).parent
 COMPOSE = DEPLOY / "compose/compose.yaml"
-GPU_COMPOSE = DEPLOY / "compose/compose.gpu.yaml"
+GPU_COMPOSE = sorted(DEPLOY.glob("compose/compose.gpu*.yaml"))
 DOCKERFILES = sorted(DEPLOY.rglob("Dockerfile"))
 CONSUL_FILES = sorted([*DEPLOY.rglob("server.json"), *DEPLOY.rglob("agent.json")])
 COMPONENTS = sorted(["gateway", *(path.parent.name for path in ROOT.glob("services/*/__main__.py"))])
@@ -98,7 +98,7 @@ def composed(*paths: Path) -> dict[str, dict[str, Any]]:
     return services
 
 
-@pytest.mark.parametrize("paths", [(COMPOSE,), (COMPOSE, GPU_COMPOSE)])
+@pytest.mark.parametrize("paths", [(COMPOSE,), *((COMPOSE, each) for each in GPU_COMPOSE), (COMPOSE, *GPU_COMPOSE)])
 def test_every_variable_of_the_compose_files_is_a_setting(paths: tuple[Path, ...]) -> None:
     services = composed(*paths)
     assert set(COMPONENTS) <= set(services)
@@ -109,7 +109,7 @@ def test_every_variable_of_the_compose_files_is_a_setting(paths: tuple[Path, ...
 
 
 def test_every_file_that_the_compose_files_mount_exists() -> None:
-    for name, service in composed(COMPOSE, GPU_COMPOSE).items():
+    for name, service in composed(COMPOSE, *GPU_COMPOSE).items():
         for volume in service.get("volumes", ()):
             source = volume.rpartition("}")[0].partition(":-")[2] or volume.partition(":")[0]
             if source.startswith("."):

@@ -3,6 +3,7 @@
 import re
 import shlex
 import socket
+import sys
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -12,8 +13,9 @@ import pytest
 from services.kit import settings
 from services.kit.errors import StartupError
 from services.kit.process import AUTO, ProcessSettings
+from services.language.cuda import Cuda
 from tests.deploy.lint.environment import settings_class
-from tests.deploy.manifests import DEPLOY, build, containers_of, of_kind
+from tests.deploy.manifests import DEPLOY, ROOT, build, combine, containers_of, of_kind
 from tests.deploy.test_compose import port_of
 from tests.image_test import base_image, engine
 
@@ -45,13 +47,38 @@ def made(by: Sequence[Sequence[str]]) -> set[str]:
     return {words[words.index("-t") + 1] for words in by}
 
 
+def images(folder: Path) -> set[str]:
+    """The images of our own in a kustomization."""
+    workloads = of_kind(build(folder), "Deployment")
+    return {each["image"] for found in workloads for each in containers_of(found) if each["name"] == "server"}
+
+
 @pytest.mark.parametrize("overlay", ["cpu", "gpu", "dev"])
 def test_every_image_of_an_overlay_is_one_that_the_readme_makes(overlay: str) -> None:
-    workloads = of_kind(build(DEPLOY / "overlays" / overlay), "Deployment")
-    wanted = {each["image"] for found in workloads for each in containers_of(found) if each["name"] == "server"}
-    assert wanted <= made(builds())
+    assert images(DEPLOY / "overlays" / overlay) <= made(builds())
+
+
+def test_the_readme_makes_the_images_of_all_overlays_and_components_and_no_others(tmp_path: Path) -> None:
+    folder = combine(tmp_path, ["consul-sidecar", "gpu", "gpu-language"])
+    assert images(folder) | images(DEPLOY / "overlays/cpu") == made(builds())
     for words in builds():
-        assert ("VARIANT=gpu" in words) == words[words.index("-t") + 1].endswith("-gpu")
+        (component,) = [word.removeprefix("COMPONENT=") for word in words if word.startswith("COMPONENT=")]
+        variant = "-gpu" if "VARIANT=gpu" in words else ""
+        assert re.fullmatch(rf"trivium-{component}:[\d.]+{variant}", words[words.index("-t") + 1])
+
+
+@pytest.mark.parametrize("service", ["vision", "sequence", "language"])
+def test_an_image_for_gpus_has_every_library_of_the_other_one_and_those_of_cuda(service: str) -> None:
+    own, gpu = pins(f"images/{service}.lock"), pins("gpu.lock")
+    own["onnxruntime-gpu"] = own.pop("onnxruntime")
+    assert {name: version for name, version in own.items() if gpu.get(name) != version} == {}
+    assert {"cuda-bindings", "nvidia-cuda-runtime", "nvidia-cudnn-cu13"} <= set(gpu)
+
+
+def pins(lock: str) -> dict[str, str]:
+    """Versions by name."""
+    text = (ROOT / "requirements" / lock).read_text("utf-8")
+    return dict(re.findall(r"^([a-z0-9-]+)==(\S+)", text, re.MULTILINE))
 
 
 def test_buildah_makes_the_same_images_with_the_options_of_image_test(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,6 +124,13 @@ def test_the_container_of_the_readme_has_the_settings_and_ports_of_its_image() -
     assert ports == {50051, port_of("vision")}
     assert [value for option, value in options if option == "-v" and ":/bundles" in value]
     assert words[-1] in made(builds())
+
+
+def test_texts_on_the_gpu_without_cudas_bindings_are_in_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cuda.bindings", None)
+    with pytest.raises(StartupError) as caught:
+        Cuda.open(0)
+    assert f"| `{str(caught.value).partition(': ')[0]}: ...` |" in TEXT
 
 
 def test_a_name_that_stands_for_no_address_is_in_the_table(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import yaml
 from tests.deploy import schemas
 from tests.deploy.lint import problems
 from tests.deploy.lint.pods import pods_are_restricted
-from tests.deploy.manifests import DEPLOY, Object, build, combine, of_kind, pod_of
+from tests.deploy.manifests import DEPLOY, Object, build, combine, of_kind, pod_of, servers, title, variables
 
 OVERLAYS = sorted(path.parent.name for path in DEPLOY.glob("overlays/*/kustomization.yaml"))
 BASES = sorted(path.parent.name for path in DEPLOY.glob("base/*/kustomization.yaml") if path.parent.name != "common")
@@ -84,12 +84,41 @@ def test_another_namespace_takes_everything_along(tmp_path: Path) -> None:
     assert problems(objects) == []
 
 
+def on_gpus(objects: list[Object]) -> list[str]:
+    """The deployments whose pods ask for a GPU."""
+    return sorted(
+        each["metadata"]["name"] for each in of_kind(objects, "Deployment") if "nvidia.com/gpu" in repr(pod_of(each))
+    )
+
+
+def test_the_language_service_gets_gpus_by_a_component_of_its_own_alone(builds: dict[str, list[Object]]) -> None:
+    wanted = {"gpu": ["sequence", "vision"], "gpu-language": ["language"]}
+    for names in COMBINATIONS:
+        objects = builds["+".join(names)]
+        assert on_gpus(objects) == sorted(service for name in names for service in wanted.get(name, ())), names
+        (server,) = (container for workload, container in servers(objects) if title(workload) == "Deployment/language")
+        gpu = "gpu-language" in names
+        assert server["image"] == f"trivium-language:0.1.0{'-gpu' if gpu else ''}", names
+        assert variables(server, objects)["TRIVIUM_LANGUAGE__ENGINE__DEVICE"] == ("cuda" if gpu else "cpu"), names
+
+
+def test_a_pod_on_a_gpu_is_the_same_for_every_service(builds: dict[str, list[Object]]) -> None:
+    cpu = {title(workload): workload for workload, _ in servers(builds["cpu"])}
+    added = {}
+    for workload, container in servers(builds["consul-sidecar+monitoring+gpu+gpu-language+bundles"]):
+        if workload["metadata"]["name"] != "gateway":
+            known = cpu[title(workload)]
+            assert workload["spec"]["strategy"] != known["spec"]["strategy"]
+            driver = [each for each in container["env"] if each["name"].startswith("NVIDIA_")]
+            memory = container["resources"]["limits"], container["resources"]["requests"]["memory"]
+            added[title(workload)] = workload["spec"]["strategy"], pod_of(workload)["tolerations"], driver, memory
+    assert len(added) == 3
+    assert [each for each in added.values() if each != added["Deployment/vision"]] == []
+
+
 def test_the_overlays_differ_in_what_they_are_for(builds: dict[str, list[Object]]) -> None:
-    gpus = {
-        name: [each for each in of_kind(objects, "Deployment") if "nvidia.com/gpu" in repr(each)]
-        for name, objects in builds.items()
-    }
-    assert len(gpus["gpu"]) == 2
+    gpus = {name: on_gpus(objects) for name, objects in builds.items()}
+    assert gpus["gpu"] == ["sequence", "vision"]
     assert gpus["cpu"] == gpus["dev"] == []
     assert of_kind(builds["dev"], "HorizontalPodAutoscaler") == []
     assert len(of_kind(builds["cpu"], "HorizontalPodAutoscaler")) == 4

@@ -18,7 +18,9 @@ Break = Callable[[Objects], Any]
 @pytest.fixture(scope="module")
 def suite(tmp_path_factory: pytest.TempPathFactory) -> Objects:
     """Everything that a kustomization may have, except KEDA's."""
-    return build(combine(tmp_path_factory.mktemp("all"), ["consul-sidecar", "gpu", "bundles", "monitoring"]))
+    return build(
+        combine(tmp_path_factory.mktemp("all"), ["consul-sidecar", "gpu", "gpu-language", "bundles", "monitoring"])
+    )
 
 
 @pytest.fixture
@@ -202,6 +204,16 @@ BREAKS: list[tuple[Any, str, Break]] = [
         scaling.gpus_are_given_up_first,
         "registry:5000/trivium-vision:0.1.0 has no CUDA",
         lambda o: server(o).update(image="registry:5000/trivium-vision:0.1.0"),
+    ),
+    (
+        scaling.gpus_are_given_up_first,
+        "Deployment/language: ENGINE__DEVICE and nvidia.com/gpu do not say the same",
+        lambda o: server(o, "language")["resources"]["limits"].pop("nvidia.com/gpu"),
+    ),
+    (
+        scaling.gpus_are_given_up_first,
+        "Deployment/language: trivium-language:0.1.0 has no CUDA",
+        lambda o: server(o, "language").update(image="trivium-language:0.1.0"),
     ),
     (scaling.gpus_are_given_up_first, "does not tolerate", lambda o: pod_of(deployment(o)).pop("tolerations")),
     (environment.variables_are_settings, "DRIAN_S", lambda o: setting(o, "DRIAN_S", "9")),

@@ -21,7 +21,9 @@ from tests.deploy.manifests import (
     named,
     of_kind,
     program,
+    servers,
     title,
+    variables,
 )
 from tests.deploy.test_files import yamllint
 
@@ -37,7 +39,7 @@ KINDS = {
     "service": "Service",
     "hpa": "HorizontalPodAutoscaler",
 }
-OWN, _, MONITORING = SNIPPETS
+OWN, _, TEXTS_ON_GPUS, MONITORING = SNIPPETS
 
 
 def built(folder: Path, snippet: str) -> list[Object]:
@@ -47,7 +49,7 @@ def built(folder: Path, snippet: str) -> list[Object]:
     return build(folder)
 
 
-@pytest.mark.parametrize("snippet", SNIPPETS, ids=["of-your-own", "servers-elsewhere", "monitoring"])
+@pytest.mark.parametrize("snippet", SNIPPETS, ids=["of-your-own", "servers-elsewhere", "texts-on-gpus", "monitoring"])
 def test_a_kustomization_of_the_readme_builds_and_is_well(tmp_path: Path, snippet: str) -> None:
     assert problems(built(tmp_path, snippet)) == []
     assert yamllint(tmp_path) == (0, "")
@@ -59,6 +61,29 @@ def test_an_overlay_of_your_own_takes_gpus_by_one_line_more(tmp_path: Path) -> N
     assert problems(objects) == []
     images = {each["image"] for found in of_kind(objects, "Deployment") for each in containers_of(found)}
     assert {"registry.example.com/trivium-vision:0.1.0-gpu", "registry.example.com/trivium-language:0.1.0"} < images
+
+
+def test_an_overlay_of_your_own_takes_gpus_for_texts_by_another_line(tmp_path: Path) -> None:
+    sidecar = "  - ../../components/consul-sidecar\n"
+    objects = built(tmp_path, OWN.replace(sidecar, f"{sidecar}  - ../../components/gpu-language\n"))
+    assert problems(objects) == []
+    images = {each["image"] for found in of_kind(objects, "Deployment") for each in containers_of(found)}
+    assert {"registry.example.com/trivium-vision:0.1.0", "registry.example.com/trivium-language:0.1.0-gpu"} < images
+
+
+def test_the_overlay_for_texts_on_gpus_gives_the_cache_more_of_them_than_the_base(tmp_path: Path) -> None:
+    objects = built(tmp_path, TEXTS_ON_GPUS)
+    own, base = language_settings(objects), language_settings(of_cpu())
+    assert (own["TRIVIUM_LANGUAGE__ENGINE__DEVICE"], base["TRIVIUM_LANGUAGE__ENGINE__DEVICE"]) == ("cuda", "cpu")
+    cache = "TRIVIUM_LANGUAGE__GENERATION__CACHE_MIB"
+    assert int(own[cache]) > int(base[cache])
+    assert f"(`GENERATION__CACHE_MIB`, {base[cache]} in the base)" in TEXT
+
+
+def language_settings(objects: list[Object]) -> dict[str, str]:
+    """The environment of the language service's containers."""
+    (server,) = (container for workload, container in servers(objects) if title(workload) == "Deployment/language")
+    return variables(server, objects)
 
 
 def test_an_overlay_of_your_own_that_names_images_without_cuda_for_gpus_is_refused(tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ from tests.image_test.conftest import COMPONENTS
 from tests.image_test.engine import Engine
 
 SERVICES = COMPONENTS[1:]
+OWN = {"vision": ["PIL"], "language": ["tokenizers"]}  # modules that no other service has
+OWN_ON_A_GPU = {**OWN, "language": ["tokenizers", "cuda.bindings.runtime"]}
 PYTHON = "/opt/trivium/bin/python"
 LOOK = """
 import importlib.util, json, os, pathlib, shutil, sys
@@ -96,8 +98,7 @@ def test_a_service_has_itself_and_its_default_bundles_alone(service: str, look: 
     assert not found["gateway"]
     assert set(found["bundles"]) == default
     assert default
-    own = {"vision": {"PIL"}, "language": {"tokenizers"}}.get(service, set())
-    assert set(found["modules"]) == {"numpy", "onnxruntime"} | own
+    assert set(found["modules"]) == {"numpy", "onnxruntime", *OWN.get(service, ())}
 
 
 @pytest.mark.parametrize(
@@ -117,10 +118,11 @@ def test_a_build_that_asks_for_what_there_is_not_says_so(
 
 @pytest.mark.usefixtures("gpu_wanted")
 @pytest.mark.parametrize("service", SERVICES)
-def test_a_gpu_image_holds_cudas_libraries(service: str, engine: Engine, base: str) -> None:
+def test_a_gpu_image_holds_cudas_libraries_and_those_of_its_service(service: str, engine: Engine, base: str) -> None:
     image = f"localhost/trivium-{service}-gpu:image-test"
     engine.build(image, {"COMPONENT": service, "VARIANT": "gpu", "BASE_IMAGE": base})
-    program = "import onnxruntime as o; o.preload_dlls(); print(o.get_available_providers())"
+    modules = ["numpy", *OWN_ON_A_GPU.get(service, ())]
+    program = f"import {', '.join(modules)}, onnxruntime as o; o.preload_dlls(); print(o.get_available_providers())"
     container = engine.container(image, f"trivium-look-{service}-gpu", {}, {}, [PYTHON, "-c", program])
     done = subprocess.run(
         container.command, env=container.environment, capture_output=True, text=True, timeout=120, check=False
