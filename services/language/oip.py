@@ -86,6 +86,7 @@ class TextInfer:
             wanted = await writer.texts(request, call.deadline, lambda: secrets.randbits(SEED_BITS))
         except InvalidField as error:
             error.metadata["field"] = _field(error.metadata["field"])
+            error.message = error.message.replace("max_new_tokens", MAX_TOKENS)
             raise
         answers = Answers(writer, wanted, f"{model.name}:{model.version}", None)
         async with contextlib.aclosing(answers.messages(self._leaving)) as messages:

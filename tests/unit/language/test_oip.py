@@ -130,3 +130,9 @@ async def test_tokens_that_are_none_of_the_model_are_refused_by_their_parameter(
     assert isinstance(error, InputTooLarge)
     error = await refusal(model, temperature=1.0, continue_from="1")
     assert error.metadata["field"] == "parameters.seed"
+
+
+async def test_more_tokens_than_a_text_may_have_are_refused_by_the_name_of_their_tensor(model: Any) -> None:
+    error = await refusal(model, count=5000)
+    assert error.metadata["field"] == "inputs[max_tokens]"
+    assert error.message.startswith("max_tokens is 5000 and this model makes at most ")
