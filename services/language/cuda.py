@@ -41,7 +41,7 @@ class Cuda:
 
     @classmethod
     def open(cls, device: int) -> "Cuda":
-        """Raises StartupError: its Python bindings are not installed."""
+        """Raises StartupError: its Python bindings are not installed, or there is no such GPU for them."""
         try:
             from cuda.bindings import runtime
         except ImportError as error:
@@ -49,7 +49,13 @@ class Cuda:
                 f"texts on the GPU need the package cuda-bindings: {error}",
                 hint="install requirements/gpu.lock, or set ENGINE__DEVICE=cpu",
             ) from error
-        return cls(runtime, device)
+        try:
+            return cls(runtime, device)
+        except CudaError as error:
+            raise StartupError(
+                f"texts cannot be written on GPU {device}: {error}",
+                hint="ENGINE__CUDA_DEVICE must name a GPU, and its driver know CUDA 13; or set ENGINE__DEVICE=cpu",
+            ) from error
 
     def __call__(self, name: str, *arguments: Any) -> Any:
         """Calls a function of the runtime, for this device.

@@ -2,7 +2,9 @@
 
 import gc
 import sys
+import types
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -74,6 +76,16 @@ def test_bindings_that_are_not_installed_are_asked_for(monkeypatch: pytest.Monke
     with pytest.raises(StartupError, match="cuda-bindings") as raised:
         Cuda.open(0)
     assert "gpu.lock" in raised.value.hint
+
+
+def test_a_gpu_that_is_not_there_is_said_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    bindings: Any = types.ModuleType("cuda.bindings")
+    bindings.runtime = Runtime()
+    monkeypatch.setitem(sys.modules, "cuda.bindings", bindings)
+    assert Cuda.open(0).device == 0
+    with pytest.raises(StartupError, match=r"GPU 3: cudaSetDevice: 101") as raised:
+        Cuda.open(3)
+    assert "ENGINE__CUDA_DEVICE" in raised.value.hint
 
 
 def test_a_stream_serves_again_after_its_model(runtime: Runtime) -> None:
