@@ -5,6 +5,7 @@ prompts, several prompts side by side; another one takes every text that is bein
 ends leaves its slot to the last one.
 """
 
+import math
 import time
 from collections.abc import Iterator
 
@@ -19,7 +20,6 @@ from services.language.prefixes import BLOCK, Prefixes
 from services.language.reading import Reading, before_scored
 from services.language.runs import Runs
 from services.language.sequence import Chosen, Sequence
-from services.language.storage import Storage
 
 
 class Batch:
@@ -30,7 +30,7 @@ class Batch:
     most_scored: tokens whose probabilities are looked at in one run.
     """
 
-    def __init__(self, runs: Runs, candidates: int, prefixes: Prefixes[Storage] | None, most_scored: int) -> None:
+    def __init__(self, runs: Runs, candidates: int, prefixes: Prefixes | None, most_scored: int) -> None:
         self._runs, self._cache, self._cross = runs, runs.cache, runs.cross
         self._candidates, self._prefixes = candidates, prefixes
         self._memory, self._reading = Memory(runs.cache, runs.cross), Reading(most_scored)
@@ -68,9 +68,8 @@ class Batch:
             return 0
         blocks = self._prefixes.longest([*sequence.prompt, *sequence.made])
         self._settle([BLOCK * len(blocks)])
-        for block in blocks:
-            self._cache.put(slot, sequence.cached, block)
-            sequence.cached += BLOCK
+        self._prefixes.put(slot, blocks)
+        sequence.cached = BLOCK * len(blocks)
         return sequence.cached
 
     def remove(self, sequence: Sequence, *, keep: bool = True) -> None:
@@ -80,7 +79,9 @@ class Batch:
             keep: what was computed of it may serve others.
         """
         slot, last = self.rows.index(sequence), len(self.rows) - 1
-        if keep:
+        if sequence.overflowed:
+            self._cache.clear(slot)
+        elif keep:
             self._remember(slot)
         if slot != last:
             mover = self.rows[slot] = self.rows[last]
@@ -207,8 +208,7 @@ class Batch:
         """Keeps what a slot has for prompts that begin alike."""
         row = self.rows[slot]
         if self._prefixes is not None and row.scored_from is None:
-            tokens = row.tokens_from(0, row.cached)
-            self._prefixes.keep(tokens, lambda begin, end: self._cache.kept(slot, begin, end))
+            self._prefixes.keep(row.tokens_from(0, row.cached), slot)
 
 
 def _draws_of(row: int, sequence: Sequence, count: int) -> Iterator[Draw]:
@@ -228,6 +228,7 @@ def _news(draws: list[Draw], drawn: Drawn) -> list[News]:
     for index, draw in enumerate(draws):
         sequence, token = draw.sequence, tokens[index]
         told = alternatives(sequence, drawn, index) if sequence.sampling.alternatives else ()
+        sequence.overflowed |= math.isnan(logprobs[index])
         chosen = Chosen(token, logprobs[index], told)
         if sequence.scored_from is None:
             number = len(sequence.made)

@@ -5,7 +5,7 @@ longest text, since a run costs what the room is and not what is filled. What a 
 on what the unfilled part of it holds.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -111,34 +111,32 @@ class Cache:
 
     def move(self, source: int, target: int, used: int) -> None:
         """Copies the first `used` tokens of one row to another one."""
-        self.take(target, self, source, used)
+        self.take(target, 0, self, source, 0, used)
 
-    def take(self, row: int, other: "Cache", other_row: int, used: int) -> None:
-        """Copies the first `used` tokens of a row of another cache, of as many heads of the same width."""
-        self.storage.copy(other.storage, self._stretches(self._at(row), other._at(other_row), used, other.size))
+    def take(self, row: int, begin: int, other: "Cache", other_row: int, other_begin: int, tokens: int) -> None:
+        """Copies so many tokens from a place of a row of another cache, of as many heads of the same width."""
+        target, source = self._at(row, begin), other._at(other_row, other_begin)
+        steps = self.size * self._width, other.size * self._width
+        self.storage.copy(other.storage, [Stretch(target, source, tokens * self._width, self._heads, *steps)])
 
-    def kept(self, row: int, begin: int, end: int) -> Storage:
-        """Keys and values of some tokens, copied to memory of their own on the same device."""
-        count = end - begin
-        piece = self.storage.like(self._heads * count * self._width)
-        at = self._at(row) + begin * self._width
-        piece.copy(self.storage, (Stretch(b, a, n) for a, b, n in self._stretches(at, 0, count, count)))
-        return piece
-
-    def put(self, row: int, begin: int, piece: Storage) -> None:
-        """Puts in what `kept` gave, at another place or of another text."""
-        count = piece.stride // (self._heads * self._width * self._kind.dtype.itemsize)
-        self.storage.copy(piece, self._stretches(self._at(row) + begin * self._width, 0, count, count))
+    def clear(self, row: int) -> None:
+        """Zeros: what was in a row is no number any more, and would be none of the next text's either."""
+        self.storage.clear(self._at(row), self._heads * self.size * self._width)
 
     def read(self, row: int, begin: int, end: int) -> Array:
         """Keys and values of some tokens, on the host: [blocks, heads, end - begin, width]."""
-        return self.kept(row, begin, end).array().reshape(self._blocks, self._heads, -1, self._width)
+        tokens = end - begin
+        piece, step = self.storage.like(self._heads * tokens * self._width), tokens * self._width
+        heads = Stretch(0, self._at(row, begin), step, self._heads, step, self.size * self._width)
+        piece.copy(self.storage, [heads])
+        return piece.array().reshape(self._blocks, self._heads, tokens, self._width)
 
     def write(self, row: int, begin: int, values: Array) -> None:
         """Puts in such values."""
-        piece = self.storage.like(values[0].size)
+        piece, step = self.storage.like(values[0].size), values.shape[2] * self._width
         piece.fill(values.reshape(self._blocks, -1))
-        self.put(row, begin, piece)
+        heads = Stretch(self._at(row, begin), 0, step, self._heads, self.size * self._width, step)
+        self.storage.copy(piece, [heads])
 
     def addresses(self, row: int) -> list[int]:
         """Where a row begins in each block."""
@@ -154,16 +152,9 @@ class Cache:
         """The type of what is kept, as ONNX Runtime is told."""
         return self._kind.element
 
-    def _at(self, row: int) -> int:
-        """The number of a block that a row begins with."""
-        return row * self._heads * self.size * self._width
-
-    def _stretches(self, at: int, other: int, tokens: int, other_size: int) -> Iterator[Stretch]:
-        """So many tokens of every head of a row here, that go to or come from a place where heads have another size."""
-        for head in range(self._heads):
-            yield Stretch(
-                at + head * self.size * self._width, other + head * other_size * self._width, tokens * self._width
-            )
+    def _at(self, row: int, token: int = 0) -> int:
+        """The number of a block that a row, or the first head of a token of it, begins with."""
+        return (row * self._heads * self.size + token) * self._width
 
     def _relay(self, used: Sequence[int], size: int, heads: Iterable[int]) -> None:
         """Moves rows to where they lie when each has room for `size`; heads in an order that overwrites none."""

@@ -1,6 +1,5 @@
 """Cuda: CUDA's runtime for one model: its stream, which its runs and copies follow one another on, and its memory."""
 
-import collections
 import ctypes
 import threading
 import weakref
@@ -11,9 +10,6 @@ import numpy as np
 from services.kit.errors import StartupError
 from services.kit.inference.bundle import Array
 from services.kit.inference.recording import GPU
-
-# Streams of models that were unloaded, by device: whether ONNX Runtime still knows one is not known, so none is ended.
-_IDLE: dict[int, collections.deque[int]] = collections.defaultdict(collections.deque)
 
 
 class CudaError(RuntimeError):
@@ -35,9 +31,7 @@ class Cuda:
         kinds = runtime.cudaMemcpyKind
         self.to_device, self.to_host = kinds.cudaMemcpyHostToDevice, kinds.cudaMemcpyDeviceToHost
         self.on_device = kinds.cudaMemcpyDeviceToDevice
-        idle = _IDLE[device]
-        self.stream = idle.pop() if idle else int(self("cudaStreamCreateWithFlags", runtime.cudaStreamNonBlocking))
-        weakref.finalize(self, idle.append, self.stream)
+        self.stream = int(self("cudaStreamCreateWithFlags", runtime.cudaStreamNonBlocking))
 
     @classmethod
     def open(cls, device: int) -> "Cuda":
@@ -76,6 +70,10 @@ class Cuda:
     def wait(self) -> None:
         """Until all that was begun has ended. Raises CudaError: something of it failed."""
         self("cudaStreamSynchronize", self.stream)
+
+    def close(self) -> None:
+        """Ends the stream, on which nothing runs any more."""
+        self("cudaStreamDestroy", self.stream)
 
     def pinned(self, size: int) -> Array:
         """So many bytes of zeros on the host, which a GPU copies without the processor."""

@@ -22,27 +22,33 @@ class CudaStorage:
     """
 
     def __init__(self, cuda: Cuda, blocks: int, numbers: int, dtype: np.dtype[np.generic]) -> None:
-        self.cuda, self._blocks = cuda, blocks
-        self.device, self.dtype = ("cuda", cuda.device), dtype
-        self.stride = numbers * dtype.itemsize
-        self.nbytes = blocks * self.stride
-        self.address: int = cuda("cudaMalloc", self.nbytes)
-        weakref.finalize(self, cuda, "cudaFree", self.address).atexit = False  # the process takes its memory with it
+        self._reserve(cuda, blocks, numbers, dtype)
         cuda("cudaMemsetAsync", self.address, 0, self.nbytes, cuda.stream)
 
     def like(self, numbers: int) -> "CudaStorage":
         """See Storage."""
-        return CudaStorage(self.cuda, self._blocks, numbers, self.dtype)
+        other = CudaStorage.__new__(CudaStorage)
+        other._reserve(self.cuda, self._blocks, numbers, self.dtype)
+        return other
 
     def copy(self, source: "CudaStorage", stretches: Iterable[Stretch]) -> None:
         """See Storage."""
-        for at, begin, count in stretches:
-            if source is self and abs(at - begin) < count:
-                aside = self.like(count)  # whose memory is given back when the copies are made
-                aside._copy(source, 0, begin, count)
-                self._copy(aside, at, 0, count)
-            elif count:
-                self._copy(source, at, begin, count)
+        for one in stretches:
+            for time in range(one.times):
+                at, begin = one.target + time * one.target_step, one.source + time * one.source_step
+                apart = abs(at - begin) if source is self else one.length
+                if apart:
+                    # CUDA's copies may not overlap: parts as long as they are apart do not, in the right order.
+                    parts = range(0, one.length, apart)
+                    for part in reversed(parts) if at > begin else parts:
+                        self._copy(source, at + part, begin + part, min(apart, one.length - part))
+
+    def clear(self, at: int, length: int) -> None:
+        """See Storage."""
+        size = self.dtype.itemsize
+        for block in range(self._blocks):
+            address = self.address + block * self.stride + at * size
+            self.cuda("cudaMemsetAsync", address, 0, length * size, self.cuda.stream)
 
     def fill(self, values: Array) -> None:
         """See Storage."""
@@ -56,6 +62,19 @@ class CudaStorage:
         self.cuda.copy(values.ctypes.data, self.address, self.nbytes, self.cuda.to_host)
         self.cuda.wait()
         return values
+
+    def close(self) -> None:
+        """See Storage."""
+        self._free()
+
+    def _reserve(self, cuda: Cuda, blocks: int, numbers: int, dtype: np.dtype[np.generic]) -> None:
+        self.cuda, self._blocks = cuda, blocks
+        self.device, self.dtype = ("cuda", cuda.device), dtype
+        self.stride = numbers * dtype.itemsize
+        self.nbytes = blocks * self.stride
+        self.address: int = cuda("cudaMalloc", self.nbytes)
+        self._free = weakref.finalize(self, cuda, "cudaFree", self.address)
+        self._free.atexit = False  # the process takes its memory with it
 
     def _copy(self, source: "CudaStorage", at: int, begin: int, count: int) -> None:
         """A stretch of every block."""

@@ -2,7 +2,6 @@
 
 import asyncio
 import dataclasses
-import gc
 import time
 from collections.abc import Callable
 from functools import partial
@@ -25,13 +24,13 @@ from services.language.classifier import Classifier
 from services.language.cuda import Cuda, CudaError
 from services.language.cuda_storage import CudaStorage
 from services.language.drawn import Draws, Wishes
-from services.language.memory import MIB, Memory, caches
+from services.language.memory import Memory, caches
 from services.language.metrics import GenerationMetrics
 from services.language.prefixes import Prefixes
 from services.language.runs import Runs
 from services.language.scheduler import Scheduler
 from services.language.settings import GenerationSettings
-from services.language.storage import HostStorage, Storage
+from services.language.storage import HostStorage
 from services.language.tokenizer import Tokenizer
 from services.language.writer import Writer
 
@@ -61,7 +60,7 @@ def loader(settings: GenerationSettings, metrics: GenerationMetrics) -> Load[Pip
             return await classifiers(bundle, models, batcher_metrics, lose)
         engine, runs, answers = await asyncio.to_thread(opened, bundle, generation, models.engine, settings)
         tokenizer = await asyncio.to_thread(Tokenizer, bundle.path / generation.tokenizer, generation.vocab)
-        prefixes = Prefixes[Storage](settings.prefix_mib * MIB) if runs.cross is None else None
+        prefixes = Prefixes(runs.cache, runs.kept) if runs.kept is not None else None
         most_scored = max(FEWEST_SCORED, SCORED_BYTES // (4 * generation.vocab))
         batch = Batch(runs, graph.candidates(generation), prefixes, most_scored)
         scheduler = Scheduler(
@@ -74,7 +73,12 @@ def loader(settings: GenerationSettings, metrics: GenerationMetrics) -> Load[Pip
         )
         writer = Writer(generation, tokenizer, scheduler, settings.default_new_tokens)
         model: LanguageModel = Model(bundle, writer, engine, answers, scheduler.statistics, max_batch=0)
-        await model.stack.enter_async_context(scheduler)
+        model.stack.push_async_callback(asyncio.to_thread, runs.close)
+        try:
+            await model.stack.enter_async_context(scheduler)
+        except BaseException:
+            await model.stack.aclose()
+            raise
         return model
 
     return load
@@ -92,21 +96,25 @@ def opened(
         StartupError: says what is off, or that there is no memory for the caches.
     """
     cuda = Cuda.open(engine.cuda_device) if chosen_device(engine.device) == "cuda" else None
-    if cuda is not None:
-        gc.collect()  # a GPU's memory that models have which were unloaded
-    recorded = cuda is not None and settings.cuda_graphs and generation.precision != "FP32"
+    if generation.precision == "BF16" and (cuda is None or generation.max_source):
+        raise StartupError(
+            f"{bundle.path}: bf16 needs a GPU, and no encoder",
+            hint="set ENGINE__DEVICE=cuda where there is a GPU, or export it with fp16 or fp32",
+        )
+    recorded = settings.cuda_graphs and generation.precision != "FP32" and not generation.max_source
     stream = cuda.stream if cuda is not None and recorded else None
     decoder, encoder, answers = _verified(bundle, generation, engine, stream)
     mib, texts = settings.cache_mib, settings.max_texts
     blank: Blank = HostStorage if cuda is None else partial(CudaStorage, cuda)
     try:
-        memory = caches(generation, mib, texts, str(bundle.path), blank)
+        memory = caches(generation, mib, texts, str(bundle.path), settings.prefix_mib, blank)
     except CudaError as error:
         raise StartupError(
-            f"{bundle.path}: no {mib} MiB on the GPU for keys and values: {error}",
-            hint="set GENERATION__CACHE_MIB to less, or ENGINE__CUDA_DEVICE to another GPU",
+            f"{bundle.path}: no {mib} + {settings.prefix_mib} MiB on the GPU for keys and values: {error}",
+            hint="set GENERATION__CACHE_MIB or PREFIX_MIB to less, or ENGINE__CUDA_DEVICE to another GPU",
         ) from error
-    return decoder, Runs(generation, decoder, memory.texts, encoder, memory.sources, memory.stage), answers
+    runs = Runs(generation, decoder, memory.texts, encoder, memory.sources, memory.stage, memory.kept, cuda)
+    return decoder, runs, answers
 
 
 def _verified(
@@ -148,8 +156,12 @@ def _warm_up(bundle: Bundle, generation: Generation, runs: Runs, settings: Gener
     except Exception as error:  # onnxruntime's own classes share no other base
         raise StartupError(
             f"{bundle.path}: the graphs refuse the last token, place or source that the manifest allows: {error}",
-            hint="correct vocab, max_tokens and max_source in the manifest, or export the model again",
+            hint="correct vocab, max_tokens and max_source in the manifest, or export the model again; on a GPU it may "
+            "also lack memory: set GENERATION__CACHE_MIB to less",
         ) from error
+    if runs.records:
+        _record(generation, runs, settings.max_texts, started + WARM_UP_S)
+        return
     for rows in range(1, settings.max_texts + 1):
         if time.monotonic() - started > WARM_UP_S and rows & (rows - 1):
             continue
@@ -159,8 +171,6 @@ def _warm_up(bundle: Bundle, generation: Generation, runs: Runs, settings: Gener
             if cache is not None:
                 cache.settle(1, [0] * rows)
         _run(runs, np.zeros((rows, 1), np.int64), 0)
-    if runs.records:
-        _record(generation, runs, settings.max_texts, started + WARM_UP_S)
 
 
 def _record(generation: Generation, runs: Runs, max_texts: int, end: float) -> None:

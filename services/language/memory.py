@@ -5,6 +5,7 @@ from typing import NamedTuple
 from services.kit.errors import StartupError
 from services.kit.inference.manifest import Generation
 from services.language.cache import Blank, Cache
+from services.language.prefixes import BLOCK
 from services.language.storage import HostStorage
 
 MIB = 1 << 20
@@ -35,12 +36,16 @@ class Caches(NamedTuple):
     texts: Cache
     sources: Cache | None  # with an encoder
     stage: Cache | None  # where beginnings are read; none where it would not pay, as on a GPU
+    kept: Cache | None  # beginnings that may come again; none with an encoder, where they depend on the source
 
 
-def caches(generation: Generation, mib: int, max_texts: int, name: str, blank: Blank = HostStorage) -> Caches:
+def caches(
+    generation: Generation, mib: int, max_texts: int, name: str, prefix_mib: int = 0, blank: Blank = HostStorage
+) -> Caches:
     """All of them, in so many MiB together; texts and sources have room for as many of the greatest length.
 
     Args:
+        prefix_mib: besides, for beginnings that may come again.
         name: of the bundle, for the message.
         blank: where their memory comes from.
 
@@ -70,8 +75,10 @@ def caches(generation: Generation, mib: int, max_texts: int, name: str, blank: B
     texts = Cache(*own, given * text // whole // token, longest, precision, blank=blank)
     stage = Cache(*own, staged, staged, precision, blank=blank) if pays else None
     if not source:
-        return Caches(texts, None, stage)
+        blocks_kept = prefix_mib * MIB // (BLOCK * token)
+        kept = Cache(*own, blocks_kept * BLOCK, BLOCK, precision, BLOCK, blank) if blocks_kept else None
+        return Caches(texts, None, stage, kept)
     capacity = given * source // whole // source_token
     encoded = (blocks, generation.heads, width)
     sources = Cache(*encoded, capacity, generation.max_source, precision, smallest=16, blank=blank)
-    return Caches(texts, sources, None)
+    return Caches(texts, sources, None, None)

@@ -5,48 +5,38 @@ equal to the bit to what a run would compute.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from services.language.cache import Cache
 
 BLOCK = 16  # tokens
 ROOT = 0
 _Key = tuple[int, tuple[int, ...]]  # number of the block before, and the tokens
 
 
-class Piece(Protocol):
-    """Keys and values of one block."""
-
-    @property
-    def nbytes(self) -> int:
-        """What it takes."""
-
-
-P = TypeVar("P", bound=Piece)
-
-
-@dataclass(frozen=True, slots=True)
-class _Block(Generic[P]):
+class _Block(NamedTuple):
     number: int
-    values: P
+    row: int  # of the cache that it is kept in
 
 
-class Prefixes(Generic[P]):
-    """The blocks used last, in bounded memory; for one thread.
+class Prefixes:
+    """The blocks used last, in memory that is reserved; for one thread.
 
     Args:
-        most_bytes: of keys and values; 0 keeps none.
+        texts: where beginnings come from and go to.
+        kept: a row for each block.
     """
 
-    def __init__(self, most_bytes: int) -> None:
-        self._most_bytes = most_bytes
-        self._blocks: OrderedDict[_Key, _Block[P]] = OrderedDict()
+    def __init__(self, texts: Cache, kept: Cache) -> None:
+        self._texts, self._kept = texts, kept
+        self._free = list(range(kept.rows(BLOCK)))
+        self._blocks: OrderedDict[_Key, _Block] = OrderedDict()
         self._numbers = ROOT
-        self.bytes = 0
 
-    def longest(self, tokens: Sequence[int]) -> list[P]:
-        """The blocks that the beginning of `tokens` has here; at least one token is left to compute."""
-        found: list[P] = []
+    def longest(self, tokens: Sequence[int]) -> list[int]:
+        """Where the blocks are that `tokens` begins with; at least one token is left to compute."""
+        found: list[int] = []
         path: list[_Key] = []
         before = ROOT
         for key in _keys(tokens[:-1]):
@@ -54,33 +44,39 @@ class Prefixes(Generic[P]):
             if block is None:
                 break
             path.append((before, key))
-            found.append(block.values)
+            found.append(block.row)
             before = block.number
         self._used(path)
         return found
 
-    def keep(self, tokens: Sequence[int], kept: Callable[[int, int], P]) -> None:
-        """Keeps what is not here yet.
+    def put(self, slot: int, blocks: Sequence[int]) -> None:
+        """Begins the text in a slot with these blocks."""
+        for index, row in enumerate(blocks):
+            self._texts.take(slot, index * BLOCK, self._kept, row, 0, BLOCK)
 
-        Args:
-            kept: keys and values of the tokens in [begin, end), a copy.
-        """
-        if not self._most_bytes:
-            return
+    def keep(self, tokens: Sequence[int], slot: int) -> None:
+        """Keeps what is not here yet of a text in a slot; of what was used longest ago, as much goes."""
         before, path = ROOT, list[_Key]()
         for index, key in enumerate(_keys(tokens)):
             block = self._blocks.get((before, key))
             if block is None:
+                row = self._row(path)
+                if row is None:
+                    break
+                self._kept.take(row, 0, self._texts, slot, index * BLOCK, BLOCK)
                 self._numbers += 1
-                block = _Block(self._numbers, kept(index * BLOCK, (index + 1) * BLOCK))
-                self._blocks[before, key] = block
-                self.bytes += block.values.nbytes
+                block = self._blocks[before, key] = _Block(self._numbers, row)
             path.append((before, key))
+            self._blocks.move_to_end((before, key))
             before = block.number
         self._used(path)
-        while self.bytes > self._most_bytes:
-            _, old = self._blocks.popitem(last=False)
-            self.bytes -= old.values.nbytes
+
+    def _row(self, path: list[_Key]) -> int | None:
+        """Memory for one more block, which none of the path loses its own for."""
+        if self._free:
+            return self._free.pop()
+        oldest = next(iter(self._blocks))
+        return None if oldest in path else self._blocks.pop(oldest).row
 
     def _used(self, path: list[_Key]) -> None:
         """Just now; a block after those before it, which are worth more: without them nobody finds it."""

@@ -19,7 +19,7 @@ from services.kit.inference.manifest import Generation
 from services.language import graph
 from services.language.bound import Bound
 from services.language.cache import Cache
-from services.language.cuda_storage import CudaStorage
+from services.language.cuda import Cuda
 from services.language.drawn import Drawn, Draws
 from services.language.gpu_bound import GpuBound
 
@@ -49,6 +49,8 @@ class Runs:
         cache: of the decoder's own tokens.
         cross: of what the encoder says of the sources; a row for each text like the cache.
         stage: for beginnings, which are moved to the cache then; None reads them there.
+        kept: for beginnings of texts that may come again.
+        cuda: of the GPU that has all of it.
     """
 
     def __init__(
@@ -59,9 +61,12 @@ class Runs:
         encoder: Engine | None = None,
         cross: Cache | None = None,
         stage: Cache | None = None,
+        kept: Cache | None = None,
+        cuda: Cuda | None = None,
     ) -> None:
         self._generation, self._decoder, self._encoder = generation, decoder, encoder
         self.cache, self.cross, self._stage = cache, cross, stage
+        self.kept, self._cuda = kept, cuda
         self._bound: OrderedDict[_Shape, Bound] = OrderedDict()
         self._recorded: dict[_Shape, Bound] = {}
         self._numbers = itertools.count(1)  # of what is recorded
@@ -93,10 +98,24 @@ class Runs:
             raise
         if stage is not None:
             for row in range(rows):
-                self.cache.take(first + row, stage, row, steps)
+                self.cache.take(first + row, 0, stage, row, 0, steps)
         count = len(draws.wishes.out_index)
         token, logprob, *top = (bound.found.arrays[spec.name][:count] for spec in self._outputs)
         return Drawn(token[:, 0], logprob[:, 0], *top)
+
+    def close(self) -> None:
+        """Gives back what it has on a GPU; nothing is run after that."""
+        if self._cuda is None:
+            return
+        self._bound.clear()
+        self._recorded.clear()
+        for engine in (self._decoder, self._encoder):
+            if engine is not None:
+                engine.close()
+        for cache in (self.cache, self.cross, self.kept):
+            if cache is not None:
+                cache.storage.close()
+        self._cuda.close()
 
     @property
     def records(self) -> bool:
@@ -181,11 +200,11 @@ class Runs:
             [TensorSpec(spec.name, spec.datatype, sizes.get(spec.name, (draws, 1))) for spec in specs]
             for specs in (self._inputs, self._outputs)
         )
-        storage, session = self.cache.storage, self._decoder.session
-        if isinstance(storage, CudaStorage):
+        session = self._decoder.session
+        if self._cuda is not None:
             number = next(self._numbers) if shape.recorded else None
             shared = self._decoder.recorded
-            bound: Bound = GpuBound(storage.cuda, session, inputs, outputs, number, shared=shared)
+            bound: Bound = GpuBound(self._cuda, session, inputs, outputs, number, shared=shared)
         else:
             bound = Bound(session, inputs, outputs)
         layers = self._generation.layers

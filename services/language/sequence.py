@@ -73,6 +73,7 @@ class Sequence:
         self.left = False  # nobody waits for it any more; set by the event loop
         self.cached = 0  # tokens whose keys and values are in the cache
         self.encoded = source is None  # or the source has been read
+        self.overflowed = False  # something of it was no number any more, which float16 may come to
         self.submitted = self.started = self.first_token = 0.0  # instants on the clock of time.monotonic
         self.compute_s = 0.0  # of the runs that it shared
         self.largest_batch = 0  # rows in one of them

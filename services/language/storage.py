@@ -11,11 +11,14 @@ BYTES = np.dtype(np.uint8)
 
 
 class Stretch(NamedTuple):
-    """What is copied in every block."""
+    """What is copied in every block: so many numbers, once or several times at distances of their own."""
 
-    target: int  # number of the block that it goes to
-    source: int  # and that it comes from
-    length: int  # numbers
+    target: int  # number of the block that the first of them go to
+    source: int  # and that they come from
+    length: int
+    times: int = 1
+    target_step: int = 0
+    source_step: int = 0
 
 
 class Storage(Protocol):
@@ -28,16 +31,22 @@ class Storage(Protocol):
     nbytes: int
 
     def like(self, numbers: int) -> Self:
-        """Another one of so many numbers a block, in the same memory."""
+        """Another one of so many numbers a block, in the same memory; whatever is in it."""
 
     def copy(self, source: Self, stretches: Iterable[Stretch]) -> None:
-        """Copies, one stretch after the other; a source that is this one may overlap with its target."""
+        """Copies, one stretch after the other; one that is copied once may overlap with itself."""
+
+    def clear(self, at: int, length: int) -> None:
+        """Zeros for so many numbers of every block."""
 
     def fill(self, values: Array) -> None:
         """Copies all of it from the host: [blocks, numbers]."""
 
     def array(self) -> Array:
         """All of it, a copy on the host."""
+
+    def close(self) -> None:
+        """Gives back what memory of a GPU it has; it is not used after that."""
 
 
 class HostStorage:
@@ -46,23 +55,43 @@ class HostStorage:
     device = ("cpu", 0)
 
     def __init__(self, blocks: int, numbers: int, dtype: np.dtype[np.generic]) -> None:
-        self.memory: Array = np.zeros((blocks, numbers), dtype)
-        self.dtype, self.nbytes = self.memory.dtype, self.memory.nbytes
-        self.address, self.stride = self.memory.ctypes.data, self.memory.strides[0]
+        self._take(np.zeros((blocks, numbers), dtype))
 
     def like(self, numbers: int) -> "HostStorage":
         """See Storage."""
-        return HostStorage(len(self.memory), numbers, self.dtype)
+        other = HostStorage.__new__(HostStorage)
+        other._take(np.empty((len(self._memory), numbers), self.dtype))
+        return other
 
     def copy(self, source: "HostStorage", stretches: Iterable[Stretch]) -> None:
         """See Storage."""
-        for at, begin, count in stretches:
-            self.memory[:, at : at + count] = source.memory[:, begin : begin + count]
+        for one in stretches:
+            if one.length:
+                lines = one.times, one.length
+                self._lines(one.target, one.target_step, *lines)[:] = source._lines(one.source, one.source_step, *lines)
+
+    def clear(self, at: int, length: int) -> None:
+        """See Storage."""
+        self._memory[:, at : at + length] = 0
 
     def fill(self, values: Array) -> None:
         """See Storage."""
-        self.memory[:] = values
+        self._memory[:] = values
 
     def array(self) -> Array:
         """See Storage."""
-        return self.memory.copy()
+        return self._memory.copy()
+
+    def close(self) -> None:
+        """See Storage."""
+
+    def _take(self, memory: Array) -> None:
+        self._memory = memory
+        self.dtype, self.nbytes = memory.dtype, memory.nbytes
+        self.address, self.stride = memory.ctypes.data, memory.strides[0]
+
+    def _lines(self, at: int, step: int, times: int, length: int) -> Array:
+        """[blocks, times, length], a view."""
+        size = self.dtype.itemsize
+        shape, strides = (len(self._memory), times, length), (self.stride, step * size, size)
+        return np.ndarray(shape, self.dtype, self._memory, at * size, strides)

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import gc
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -56,7 +57,7 @@ class Engine:
         started = time.monotonic()
         self.recorded = stream is not None
         wishes = {"enable_cuda_graph": "1", "user_compute_stream": str(stream)} if self.recorded else {}
-        self._session = _session(path, self.device, settings, wishes)
+        self._session: Any = _session(path, self.device, settings, wishes)
         self.gpus = (settings.cuda_device,) if self.device == "cuda" else ()
         self.provider = self._session.get_providers()[0]
         if self.device == "cuda" and self.provider != CUDA:
@@ -69,7 +70,7 @@ class Engine:
         self._bfloat16 = frozenset(spec.name for spec in self.inputs if spec.datatype == "BF16")
         # Strings live on the CPU alone and cannot be bound.
         strings = any(spec.datatype == "BYTES" for spec in (*self.inputs, *self.outputs))
-        self._binding = self._session.io_binding() if self.device == "cuda" and not strings else None
+        self._binding: Any = self._session.io_binding() if self.device == "cuda" and not strings else None
         structlog.get_logger().info(
             "model_loaded", path=str(path), provider=self.provider, seconds=round(time.monotonic() - started, 3)
         )
@@ -84,11 +85,23 @@ class Engine:
 
         Raises whatever the runtime raises for inputs that the graph cannot compute.
         """
+        if self.device == "cpu":
+            return self._run(inputs, outputs)
+        with GPU.using():
+            return self._run(inputs, outputs)
+
+    def close(self) -> None:
+        """Gives back what it has on a GPU; it is not run after that."""
+        if self.device == "cuda":
+            with GPU.using():
+                self._binding = self._session = None
+                gc.collect()  # what has it in its hands
+
+    def _run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
         if self._binding is None:
             results: list[Array] = self._session.run(list(outputs), inputs)
             return results
-        with GPU.using():
-            return self._run_bound(self._binding, inputs, outputs)
+        return self._run_bound(self._binding, inputs, outputs)
 
     def _run_bound(self, binding: Any, inputs: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
         binding.clear_binding_inputs()

@@ -63,6 +63,7 @@ def batched(pipeline_of: Callable[[Manifest], P], runner_of: RunnerOf = plain) -
             on_broken=lambda: lose(model),
         )
         model = Model(bundle, pipeline_of(manifest), engine, answers, batcher.statistics, max_batch, batcher)
+        model.stack.push_async_callback(asyncio.to_thread, engine.close)
         await model.stack.enter_async_context(batcher)
         return model
 

@@ -12,7 +12,7 @@ class Recording:
     """Who talks to the GPUs of this process."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a garbage collection within may give a GPU's memory back
         self._users = 0
 
     @contextlib.contextmanager

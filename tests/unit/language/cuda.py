@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from services.kit.inference.bundle import Array
+from services.kit.inference.recording import GPU
 from services.language import graph
 
 STREAM = 7
@@ -36,18 +37,25 @@ class Runtime:
     def __init__(self, most: int = 1 << 30) -> None:
         self.allocated: dict[int, Any] = {}
         self._pinned: dict[int, Any] = {}
-        self._asked: list[Callable[[], object]] = []
+        self.asked: list[Callable[[], object]] = []
+        self.streams = 0
         self.most = most
 
     def cudaSetDevice(self, device: int) -> tuple[int]:
         return (0 if device == 0 else 101,)
 
     def cudaStreamCreateWithFlags(self, flags: int) -> tuple[int, int]:
+        self.streams += 1
         return 0, STREAM
+
+    def cudaStreamDestroy(self, stream: int) -> tuple[int]:
+        assert not self.asked
+        self.streams -= 1
+        return (0,)
 
     def cudaStreamSynchronize(self, stream: int) -> tuple[int]:
         assert stream == STREAM
-        asked, self._asked = self._asked, []
+        asked, self.asked = self.asked, []
         for one in asked:
             one()
         return (0,)
@@ -93,7 +101,7 @@ class Runtime:
 
     def _ask(self, what: Callable[[], object], stream: int) -> tuple[int]:
         assert stream == STREAM
-        self._asked.append(what)
+        self.asked.append(what)
         return (0,)
 
     def _copied(self, to: int, source: int, size: int, kind: MemcpyKind) -> None:
@@ -120,11 +128,12 @@ class Session:
     """ONNX Runtime's session on the CPU, which takes the stand-in's memory for a GPU's.
 
     It copies what is bound on the host, but for what a branch needs there. What is recorded may only be replayed with
-    what was bound when it was.
+    what was bound when it was. A run on the stream of copies follows them; another one must find them made, and be
+    waited for.
     """
 
-    def __init__(self, session: Any, runtime: Runtime) -> None:
-        self._session, self._runtime = session, runtime
+    def __init__(self, session: Any, runtime: Runtime, *, shared: bool) -> None:
+        self._session, self._runtime, self._shared = session, runtime, shared
         self.recorded: dict[str, dict[str, int]] = {}  # by their numbers: the addresses
         self.replayed = 0
         self.fails = False
@@ -141,7 +150,12 @@ class Session:
     def run_with_iobinding(self, binding: "_Binding", options: Any = None) -> None:
         if self.fails:
             raise RuntimeError("no memory")
-        self._runtime.cudaStreamSynchronize(STREAM)
+        if options is not None:
+            assert self._shared or options.get_run_config_entry("disable_synchronize_execution_providers") == "0"
+        if self._shared:
+            self._runtime.cudaStreamSynchronize(STREAM)
+        assert options is None or not self._runtime.asked
+        assert GPU._users or GPU._lock._is_owned()  # type: ignore[attr-defined]
         number = "-1" if options is None else options.get_run_config_entry("gpu_graph_id")
         if number != "-1":
             self.replayed += number in self.recorded

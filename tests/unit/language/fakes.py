@@ -11,8 +11,7 @@ from services.language.batch import Batch
 from services.language.cache import Cache
 from services.language.drawn import Drawn, Draws
 from services.language.metrics import GenerationMetrics, ModelMetrics
-from services.language.prefixes import Prefixes
-from services.language.storage import Storage
+from services.language.prefixes import BLOCK, Prefixes
 
 VOCAB = 97
 LONGEST = 128
@@ -140,7 +139,9 @@ class FakeEncodedRuns(FakeRuns):
 
 def batch(runs: FakeRuns, prefix_bytes: int = 0, most_scored: int = 512) -> Batch:
     """A batch over a fake model."""
-    prefixes = Prefixes[Storage](prefix_bytes) if runs.cross is None else None
+    blocks = prefix_bytes // (BLOCK * Cache.token_bytes(2, 1, 1, "FP32"))
+    kept = Cache(2, 1, 1, blocks * BLOCK, BLOCK, "FP32", BLOCK) if blocks and runs.cross is None else None
+    prefixes = Prefixes(runs.cache, kept) if kept is not None else None
     return Batch(runs, 64, prefixes, most_scored)  # type: ignore[arg-type]
 
 

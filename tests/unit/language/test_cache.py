@@ -58,15 +58,25 @@ def test_a_row_moves(cache: Cache) -> None:
     assert np.array_equal(cache.read(1, 0, 4), content)
 
 
-def test_what_is_kept_of_a_row_goes_to_another_place_of_another_row(cache: Cache) -> None:
+def test_some_tokens_of_a_row_go_to_another_place_of_another_cache_and_back(cache: Cache) -> None:
     content = values(1, 4)
     cache.write(3, 0, content)
-    piece = cache.kept(3, 1, 4)
+    other = Cache(BLOCKS, HEADS, WIDTH, 9, 3, "FP32", 3, _blank_of(cache))
+    other.take(2, 0, cache, 3, 1, 3)
     cache.settle(20, [0, 0, 0, 4])
     cache.write(3, 0, 0 * content)
-    cache.put(2, 7, piece)
+    cache.take(2, 7, other, 2, 0, 3)
     assert np.array_equal(cache.read(2, 7, 10), content[:, :, 1:])
-    assert piece.nbytes == content[:, :, 1:].nbytes
+
+
+def test_a_row_is_cleared_and_no_other_one(cache: Cache) -> None:
+    cache.settle(8, [])
+    for row in range(3):
+        cache.write(row, 0, values(row, 8))
+    cache.clear(1)
+    assert not cache.read(1, 0, 8).any()
+    for row in (0, 2):
+        assert np.array_equal(cache.read(row, 0, 8), values(row, 8))
 
 
 def test_a_row_of_another_cache_is_taken(cache: Cache) -> None:
@@ -74,7 +84,7 @@ def test_a_row_of_another_cache_is_taken(cache: Cache) -> None:
     content = values(2, 6)
     other.write(1, 0, content)
     cache.settle(20, [])
-    cache.take(2, other, 1, 6)
+    cache.take(2, 0, other, 1, 0, 6)
     assert np.array_equal(cache.read(2, 0, 6), content)
 
 

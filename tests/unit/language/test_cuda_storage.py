@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from services.kit.errors import StartupError
-from services.language import cuda, cuda_storage
+from services.language import cuda_storage
 from services.language.cuda import Cuda, CudaError
 from services.language.cuda_storage import CudaStorage
 from services.language.storage import HostStorage, Stretch
@@ -88,8 +88,9 @@ def test_a_gpu_that_is_not_there_is_said_at_the_start(monkeypatch: pytest.Monkey
     assert "ENGINE__CUDA_DEVICE" in raised.value.hint
 
 
-def test_a_stream_serves_again_after_its_model(runtime: Runtime) -> None:
-    made = [Cuda(runtime, 0).stream for _ in range(3)]
+def test_memory_is_given_back_at_once_where_somebody_says_so(runtime: Runtime) -> None:
+    first = storage(runtime)
+    first.close()
+    assert runtime.allocated == {}
+    del first
     gc.collect()
-    assert len(set(made)) == 1
-    assert cuda._IDLE[0].count(made[0]) <= 1

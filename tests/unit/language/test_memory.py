@@ -16,7 +16,7 @@ def size(cache: Cache | None) -> int:
 
 
 def test_a_model_without_an_encoder_has_one_cache_of_all_the_memory() -> None:
-    cache, cross, stage = caches(generation(), 8, 1000, "a")
+    cache, cross, stage, _ = caches(generation(), 8, 1000, "a")
     assert (cross, size(cache) + size(stage)) == (None, 8 * MIB)
     assert stage is not None
     assert (cache.capacity, stage.capacity) == (7 * MIB // (8 * 2 * 32 * 4), 512)
@@ -35,20 +35,20 @@ def test_beginnings_have_a_place_of_their_own_where_memory_and_length_are_worth_
 def test_the_place_for_beginnings_is_part_of_the_memory_that_is_allowed(longest: int) -> None:
     needed = longest // 512  # MiB for one text
     for mib in range(needed, 3 * needed + 8):
-        cache, _, stage = caches(generation(max_tokens=longest), mib, 1000, "a")
+        cache, _, stage, _ = caches(generation(max_tokens=longest), mib, 1000, "a")
         assert cache.capacity >= longest
         assert size(cache) + size(stage) <= mib * MIB
 
 
 def test_no_more_is_reserved_than_so_many_texts_can_take() -> None:
-    cache, cross, _ = caches(generation(max_source=128), 1 << 14, 3, "a")
+    cache, cross, _, _ = caches(generation(max_source=128), 1 << 14, 3, "a")
     assert cross is not None
     assert (cache.capacity, cross.capacity) == (3 * 512, 3 * 128)
 
 
 @pytest.mark.parametrize("mib", [2, 3, 5, 8, 40])
 def test_texts_and_their_sources_share_the_memory_that_is_allowed(mib: int) -> None:
-    cache, cross, _ = caches(generation(max_source=128), mib, 1000, "a")
+    cache, cross, _, _ = caches(generation(max_source=128), mib, 1000, "a")
     assert cross is not None
     assert mib * MIB * 0.97 < size(cache) + size(cross) <= mib * MIB
     memory = Memory(cache, cross)
@@ -65,3 +65,11 @@ def test_memory_for_less_than_one_text_is_refused_with_what_it_needs() -> None:
     ) as error:
         caches(generation(max_source=1024), 8, 4, "a")
     assert "GENERATION__CACHE_MIB to 9" in error.value.hint
+
+
+def test_beginnings_have_memory_of_their_own_in_whole_blocks() -> None:
+    kept = caches(generation(), 8, 4, "a", prefix_mib=2).kept
+    assert kept is not None
+    assert 2 * MIB - kept.storage.nbytes // kept.rows(16) < size(kept) <= 2 * MIB
+    assert caches(generation(), 8, 4, "a").kept is None
+    assert caches(generation(max_source=16), 80, 4, "a", prefix_mib=2).kept is None

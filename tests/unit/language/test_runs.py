@@ -66,7 +66,7 @@ def runs() -> Runs:
     assert generation is not None
     settings = EngineSettings(device="cpu", threads=1)
     decoder, encoder = Watched(bundle.path / bundles.MODEL, settings), Engine(bundle.path / ENCODER, settings)
-    cache, cross, _ = caches(generation, 8, 8, "dates")
+    cache, cross, _, _ = caches(generation, 8, 8, "dates")
     assert cross is not None
     for memory in (cache, cross):
         spoil(memory)
@@ -79,7 +79,7 @@ def gpt() -> tuple[Runs, Generation]:
     generation = bundle.manifest.generation
     assert generation is not None
     decoder = Engine(bundle.path / bundles.MODEL, EngineSettings(device="cpu", threads=1))
-    cache, _, stage = caches(generation, 64, 8, "gpt")
+    cache, _, stage, _ = caches(generation, 64, 8, "gpt")
     return Runs(generation, decoder, cache, stage=stage), generation
 
 
@@ -211,9 +211,9 @@ def test_what_is_recorded_writes_over_no_text_beside_it() -> None:
     long = [source.randrange(3, 250) for _ in range(90)]
 
     def made(runs: Runs) -> list[list[int]]:
-        """Three texts are written, for which four rows are recorded; in the fourth one a prompt is read meanwhile."""
+        """Five texts are written, for which six rows are recorded; in the sixth one a prompt is read meanwhile."""
         work = batch(runs)
-        for _ in range(3):
+        for _ in range(5):
             work.join(text([3], 12))
         work.decode()
         work.join(text(long, 12))
@@ -226,6 +226,10 @@ def test_what_is_recorded_writes_over_no_text_beside_it() -> None:
         return [row.made for row in rows]
 
     assert [there.rows(count) for count in (1, 3, 5, 7, 8, 9)] == [1, 3, 6, 8, 8, 12]
+    there.cache.empty(512)
+    assert [there.rows(count) for count in (4, 5, 7, 8)] == [4, 6, 8, 8]  # 8 * 512 tokens are all there is
+    assert there.rows(9) == 9
+    there.cache.empty(64)
     assert made(there) == made(here)
     assert there._decoder.session.replayed > 3
 
@@ -255,6 +259,22 @@ def test_a_run_beside_others_on_the_gpu_is_recorded_later() -> None:
     assert len(session.recorded) == 1
 
 
+def test_a_text_that_overflows_leaves_nothing_to_the_next_one_in_its_slot() -> None:
+    runs, generation = gpt()
+    expected = written(batch(runs), [text([5], 9)])
+    work = batch(runs)
+    work.join(spoilt := text([3], 20))
+    for _ in range(3):
+        work.decode()
+    places = (2 * generation.layers, generation.kv_heads, 1, generation.head_dim)
+    runs.cache.write(0, 2, np.full(places, np.nan, np.float32))
+    made = work.decode()
+    assert made is not None
+    assert np.isnan(made.news[0].chosen[0].logprob)
+    work.remove(spoilt)
+    assert written(work, [text([5], 9)]) == expected
+
+
 def drawn(*, source: bool = True) -> list[Sequence]:
     """Texts of many wishes and lengths."""
     wishes = (
@@ -273,11 +293,11 @@ def drawn(*, source: bool = True) -> list[Sequence]:
 def _on_gpu(runs: Runs, *, recorded: bool) -> Runs:
     """The same on a stand-in for a GPU."""
     runtime, decoder = Runtime(), copy.copy(runs._decoder)
-    decoder._session, decoder.recorded = GpuSession(decoder._session, runtime), recorded
-    blank = partial(CudaStorage, Cuda(runtime, 0))
+    decoder._session, decoder.recorded = GpuSession(decoder._session, runtime, shared=recorded), recorded
+    cuda = Cuda(runtime, 0)
     generation = runs._generation
-    memory = caches(generation, 8, 8, "on a GPU", blank)
-    return Runs(generation, decoder, memory.texts, runs._encoder, memory.sources, memory.stage)
+    memory = caches(generation, 8, 8, "on a GPU", blank=partial(CudaStorage, cuda))
+    return Runs(generation, decoder, memory.texts, runs._encoder, memory.sources, memory.stage, cuda=cuda)
 
 
 def test_a_beginning_that_is_longer_than_the_place_for_them_is_read_in_the_cache() -> None:

@@ -1,3 +1,4 @@
+import gc
 import threading
 
 from services.kit.inference.recording import Recording
@@ -27,3 +28,22 @@ def test_nobody_begins_to_use_the_gpu_while_something_is_recorded() -> None:
         assert not used.wait(0.05)
     assert used.wait(10)
     other.join()
+
+
+def test_what_a_garbage_collection_gives_back_within_a_recording_stops_nothing() -> None:
+    gpu, freed = Recording(), list[bool]()
+
+    class Memory:
+        """With a cycle, so that nobody but the collector frees it."""
+
+        def __init__(self) -> None:
+            self.itself = self
+
+        def __del__(self) -> None:
+            with gpu.using():
+                freed.append(True)
+
+    Memory()
+    with gpu.alone():
+        gc.collect()
+    assert freed == [True]
