@@ -78,7 +78,7 @@ class Runtime:
         return (0,)
 
     def cudaMemsetAsync(self, address: int, value: int, size: int, stream: int) -> tuple[int]:
-        self._own(address, size)
+        self.own(address, size)
         return self._ask(lambda: ctypes.memset(address, value, size), stream)
 
     def cudaMemcpyAsync(self, to: int, source: int, size: int, kind: MemcpyKind, stream: int) -> tuple[int]:
@@ -106,13 +106,13 @@ class Runtime:
 
     def _copied(self, to: int, source: int, size: int, kind: MemcpyKind) -> None:
         if kind != MemcpyKind.cudaMemcpyDeviceToHost:
-            self._own(to, size)
+            self.own(to, size)
         if kind != MemcpyKind.cudaMemcpyHostToDevice:
-            self._own(source, size)
+            self.own(source, size)
         assert abs(to - source) >= size, "CUDA's copies may not overlap"
         ctypes.memmove(to, source, size)
 
-    def _own(self, address: int, size: int) -> None:
+    def own(self, address: int, size: int) -> None:
         assert any(
             begin <= address and address + size <= begin + len(memory) for begin, memory in self.allocated.items()
         ), "not allocated"
@@ -142,7 +142,7 @@ class Session:
         return getattr(self._session, name)
 
     def io_binding(self) -> Any:
-        return _Binding(self._session.io_binding())
+        return _Binding(self._session.io_binding(), self._runtime)
 
     def get_providers(self) -> list[str]:
         return ["CUDAExecutionProvider"]
@@ -164,8 +164,8 @@ class Session:
 
 
 class _Binding:
-    def __init__(self, binding: Any) -> None:
-        self.binding = binding
+    def __init__(self, binding: Any, runtime: Runtime) -> None:
+        self.binding, self._runtime = binding, runtime
         self.addresses: dict[str, int] = {}
         self._copies: dict[str, Array] = {}
 
@@ -178,6 +178,8 @@ class _Binding:
             size = int(np.prod(shape)) * dtype.itemsize
             copy = self._copies[name] = np.frombuffer(bytearray(ctypes.string_at(address, size)), dtype)
             address = copy.ctypes.data
+        elif device == "cuda":
+            self._runtime.own(address, int(np.prod(shape)) * np.dtype(kind).itemsize)
         self.addresses[name] = address
         self.binding.bind_input(name, "cpu", number, kind, shape, address)
 

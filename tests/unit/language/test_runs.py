@@ -232,6 +232,19 @@ def test_what_is_recorded_writes_over_no_text_beside_it() -> None:
     there.cache.empty(64)
     assert made(there) == made(here)
     assert there._decoder.session.replayed > 3
+    assert {shape.rows for shape in there._recorded} == {1, 6}
+
+
+def test_rows_behind_the_first_ones_are_not_filled_up() -> None:
+    runs = _on_gpu(gpt()[0], recorded=True)
+    work = batch(runs)
+    for _ in range(8):
+        work.join(text([3], 12))
+    runs.cache.empty(512)  # for no row more
+    work._settle = lambda *_: None  # type: ignore[method-assign]
+    made = work.decode([3, 4, 5, 6, 7])
+    assert made is not None
+    assert made.rows == 5
 
 
 def test_a_run_is_recorded_anew_after_one_that_failed() -> None:
