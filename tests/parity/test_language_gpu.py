@@ -1,5 +1,6 @@
 """Bundles for GPUs, loaded by a stand-in for one: on the CPU, with the memory and the bindings of a GPU."""
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -133,7 +134,10 @@ async def test_a_gpu_without_memory_for_the_caches_is_said_at_the_start(
 
 
 async def test_bf16_where_there_is_no_gpu_says_what_to_do(tmp_path: Path) -> None:
-    tiny_bundle(tmp_path, "gpt", precision="BF16")
+    manifest = tiny_bundle(tmp_path, "gpt") / "manifest.json"
+    said = json.loads(manifest.read_text("utf-8"))
+    said["generation"]["precision"] = "BF16"
+    manifest.write_text(json.dumps(said), "utf-8")
     with pytest.raises(StartupError, match="bf16 needs a GPU") as raised:
         await writer(tmp_path, "cpu", "gpt").__aenter__()
     assert "fp16 or fp32" in raised.value.hint
