@@ -12,13 +12,13 @@ from collections.abc import Iterator
 import numpy as np
 
 from services.kit.inference.bundle import Array
-from services.language.drawn import Drawn, Draws
 from services.language.draws import Draw, alternatives, arrays
+from services.language.engine.drawn import Drawn, Draws
+from services.language.engine.memory import Memory
+from services.language.engine.prefixes import BLOCK, Prefixes
+from services.language.engine.runs import Runs
 from services.language.isolation import Made, News, RunFailed
-from services.language.memory import Memory
-from services.language.prefixes import BLOCK, Prefixes
 from services.language.reading import Reading, before_scored
-from services.language.runs import Runs
 from services.language.sequence import Chosen, Sequence
 
 

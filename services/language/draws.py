@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from services.kit.inference.bundle import Array
-from services.language.drawn import Drawn, Draws, Wishes
+from services.language.engine.drawn import Drawn, Draws, Wishes
 from services.language.graph import MOST_ALTERNATIVES
 from services.language.sampling import SMALLEST
 from services.language.sequence import Sequence

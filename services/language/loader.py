@@ -19,18 +19,18 @@ from services.kit.inference.statistics import ModelMetrics
 from services.kit.inference.verification import check_answers, check_interface
 from services.language import graph
 from services.language.batch import Batch
-from services.language.cache import Blank
 from services.language.classifier import Classifier
-from services.language.cuda import Cuda, CudaError
-from services.language.cuda_storage import CudaStorage
-from services.language.drawn import Draws, Wishes
-from services.language.memory import Memory, caches
+from services.language.engine.cache import Blank
+from services.language.engine.cuda import Cuda, CudaError
+from services.language.engine.cuda_storage import CudaStorage
+from services.language.engine.drawn import Draws, Wishes
+from services.language.engine.memory import Memory, caches
+from services.language.engine.prefixes import Prefixes
+from services.language.engine.runs import Runs
+from services.language.engine.storage import HostStorage
 from services.language.metrics import GenerationMetrics
-from services.language.prefixes import Prefixes
-from services.language.runs import Runs
 from services.language.scheduler import Scheduler
 from services.language.settings import GenerationSettings
-from services.language.storage import HostStorage
 from services.language.tokenizer import Tokenizer
 from services.language.writer import Writer
 

@@ -13,7 +13,7 @@ import pytest
 from services.kit import settings
 from services.kit.errors import StartupError
 from services.kit.process import AUTO, ProcessSettings
-from services.language.cuda import Cuda
+from services.language.engine.cuda import Cuda
 from tests.deploy.lint.environment import settings_class
 from tests.deploy.manifests import DEPLOY, ROOT, build, combine, containers_of, of_kind
 from tests.deploy.test_compose import port_of

@@ -22,8 +22,8 @@ from services.kit.inference.engine import Engine, EngineSettings
 from services.kit.inference.manifest import ENCODER, Generation
 from services.language import graph
 from services.language.batch import Batch
+from services.language.engine.runs import Runs
 from services.language.loader import opened
-from services.language.runs import Runs
 from services.language.sampling import Sampling
 from services.language.sequence import Sequence
 from services.language.settings import GenerationSettings

@@ -16,13 +16,13 @@ from services.kit.inference.batcher import BatcherSettings
 from services.kit.inference.engine import EngineSettings
 from services.kit.inference.loading import ModelsSettings
 from services.kit.inference.models import Models
-from services.language.cuda import Cuda
+from services.language.engine.cuda import Cuda
 from services.language.loader import loader
 from services.language.metrics import GenerationMetrics
 from services.language.settings import GenerationSettings
 from services.language.writer import Writer
 from tests.language_bundles import Kind, Precision, tiny_bundle
-from tests.unit.language.cuda import Runtime, Session
+from tests.unit.language.engine.cuda import Runtime, Session
 from tests.unit.language.scheduling import tokens
 from trivium.language.v1 import language_pb2 as pb
 

@@ -18,12 +18,12 @@ import numpy as np
 from services.kit.inference import bundle as bundles
 from services.kit.inference.bundle import Array, Bundle
 from services.kit.inference.engine import Engine, EngineSettings
-from services.language.cache import Cache
-from services.language.cuda import Cuda
-from services.language.cuda_storage import CudaStorage
-from services.language.drawn import Draws, Wishes
-from services.language.gpu_bound import GpuBound
-from services.language.runs import Runs
+from services.language.engine.cache import Cache
+from services.language.engine.cuda import Cuda
+from services.language.engine.cuda_storage import CudaStorage
+from services.language.engine.drawn import Draws, Wishes
+from services.language.engine.gpu_bound import GpuBound
+from services.language.engine.runs import Runs
 from services.language.training.graph_run import counted, greedy, plain
 from services.language.training.sampler import OF_DRAWS
 from tests.bench.generation.load import Made, Text

@@ -8,10 +8,10 @@ from prometheus_client import CollectorRegistry
 
 from services.kit.inference.bundle import Array
 from services.language.batch import Batch
-from services.language.cache import Cache
-from services.language.drawn import Drawn, Draws
+from services.language.engine.cache import Cache
+from services.language.engine.drawn import Drawn, Draws
+from services.language.engine.prefixes import BLOCK, Prefixes
 from services.language.metrics import GenerationMetrics, ModelMetrics
-from services.language.prefixes import BLOCK, Prefixes
 
 VOCAB = 97
 LONGEST = 128

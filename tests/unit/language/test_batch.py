@@ -6,9 +6,9 @@ import numpy as np
 from services.kit.deadline import Deadline
 from services.kit.inference.bundle import Array
 from services.language.batch import Batch
-from services.language.drawn import Drawn, Draws
+from services.language.engine.drawn import Drawn, Draws
+from services.language.engine.prefixes import BLOCK
 from services.language.isolation import News
-from services.language.prefixes import BLOCK
 from services.language.sampling import Sampling
 from services.language.sequence import Sequence
 from tests.unit.language.fakes import FakeRuns, FakeTokenizer, batch, written

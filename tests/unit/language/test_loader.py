@@ -16,10 +16,10 @@ from services.kit.inference.engine import EngineSettings
 from services.kit.inference.loading import ModelsSettings
 from services.kit.inference.models import Models
 from services.language.__main__ import BUNDLES
-from services.language.drawn import Drawn
+from services.language.engine.drawn import Drawn
+from services.language.engine.runs import Runs
 from services.language.loader import loader
 from services.language.metrics import GenerationMetrics
-from services.language.runs import Runs
 from services.language.settings import GenerationSettings
 
 NAME = "dates-transformer"

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 import numpy as np
 
 from services.kit.inference.bundle import Array
-from services.language.cuda import Cuda
-from services.language.storage import Stretch
+from services.language.engine.cuda import Cuda
+from services.language.engine.storage import Stretch
 
 LONGEST_PITCH = (1 << 31) - 1  # bytes between two lines of one copy
 

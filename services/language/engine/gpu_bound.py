@@ -11,10 +11,10 @@ from services.kit.inference.bundle import Array, TensorSpec
 from services.kit.inference.engine import UNRECORDED, run_options
 from services.kit.inference.recording import GPU
 from services.language import graph
-from services.language.bound import Bound, Packed
-from services.language.cuda import Cuda
-from services.language.cuda_storage import CudaStorage
-from services.language.storage import BYTES
+from services.language.engine.bound import Bound, Packed
+from services.language.engine.cuda import Cuda
+from services.language.engine.cuda_storage import CudaStorage
+from services.language.engine.storage import BYTES
 
 ON_HOST = (graph.PLAIN,)  # which branch is taken is decided there
 

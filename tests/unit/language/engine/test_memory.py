@@ -2,8 +2,8 @@ import pytest
 
 from services.kit.errors import StartupError
 from services.kit.inference.manifest import Generation
-from services.language.cache import Cache
-from services.language.memory import MIB, Memory, caches
+from services.language.engine.cache import Cache
+from services.language.engine.memory import MIB, Memory, caches
 
 
 def generation(**more: int) -> Generation:

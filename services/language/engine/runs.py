@@ -17,11 +17,11 @@ from services.kit.inference.bundle import Array, TensorSpec
 from services.kit.inference.engine import Engine
 from services.kit.inference.manifest import Generation
 from services.language import graph
-from services.language.bound import Bound
-from services.language.cache import Cache
-from services.language.cuda import Cuda
-from services.language.drawn import Drawn, Draws
-from services.language.gpu_bound import GpuBound
+from services.language.engine.bound import Bound
+from services.language.engine.cache import Cache
+from services.language.engine.cuda import Cuda
+from services.language.engine.drawn import Drawn, Draws
+from services.language.engine.gpu_bound import GpuBound
 
 MOST_BOUND = 256  # shapes that are kept, besides those that are recorded
 

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from services.kit.inference.bundle import Array
-from services.language.cache import Blank, Cache
-from services.language.cuda import Cuda
-from services.language.cuda_storage import CudaStorage
-from services.language.storage import HostStorage
-from tests.unit.language.cuda import Runtime
+from services.language.engine.cache import Blank, Cache
+from services.language.engine.cuda import Cuda
+from services.language.engine.cuda_storage import CudaStorage
+from services.language.engine.storage import HostStorage
+from tests.unit.language.engine.cuda import Runtime
 
 HEADS, WIDTH, BLOCKS = 3, 2, 4
 

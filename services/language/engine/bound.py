@@ -8,9 +8,9 @@ import numpy as np
 from services.kit.inference.bundle import Array, TensorSpec
 from services.kit.inference.datatypes import NUMPY
 from services.language import graph
-from services.language.cache import Cache
-from services.language.drawn import Draws, Wishes
-from services.language.storage import BYTES
+from services.language.engine.cache import Cache
+from services.language.engine.drawn import Draws, Wishes
+from services.language.engine.storage import BYTES
 
 ALIGNED = 256  # bytes
 OF_WISHES = (graph.TEMPERATURE, graph.TOP_K, graph.TOP_P, graph.MIN_P, graph.FORCED)

@@ -12,7 +12,7 @@ import numpy as np
 
 from services.kit.inference.bundle import Array
 from services.kit.inference.engine import BFLOAT16
-from services.language.storage import HostStorage, Storage, Stretch
+from services.language.engine.storage import HostStorage, Storage, Stretch
 
 
 class Kind(NamedTuple):

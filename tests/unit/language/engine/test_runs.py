@@ -15,16 +15,16 @@ from services.kit.inference.recording import GPU
 from services.language import graph
 from services.language.__main__ import BUNDLES
 from services.language.batch import Batch
-from services.language.cache import Cache
-from services.language.cuda import Cuda
-from services.language.cuda_storage import CudaStorage
+from services.language.engine.cache import Cache
+from services.language.engine.cuda import Cuda
+from services.language.engine.cuda_storage import CudaStorage
+from services.language.engine.memory import caches
+from services.language.engine.runs import Runs
 from services.language.isolation import RunFailed
-from services.language.memory import caches
-from services.language.runs import Runs
 from services.language.sampling import Sampling
 from services.language.sequence import Sequence
-from tests.unit.language.cuda import Runtime
-from tests.unit.language.cuda import Session as GpuSession
+from tests.unit.language.engine.cuda import Runtime
+from tests.unit.language.engine.cuda import Session as GpuSession
 from tests.unit.language.scheduling import text
 
 SOURCES = [list(range(2, 2 + length)) for length in (3, 40, 1, 17, 9)]

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from services.kit.errors import StartupError
-from services.language import cuda_storage
-from services.language.cuda import Cuda, CudaError
-from services.language.cuda_storage import CudaStorage
-from services.language.storage import HostStorage, Stretch
-from tests.unit.language.cuda import Runtime
+from services.language.engine import cuda_storage
+from services.language.engine.cuda import Cuda, CudaError
+from services.language.engine.cuda_storage import CudaStorage
+from services.language.engine.storage import HostStorage, Stretch
+from tests.unit.language.engine.cuda import Runtime
 
 FLOAT = np.dtype(np.float32)
 

@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from services.language.cache import Cache
+from services.language.engine.cache import Cache
 
 BLOCK = 16  # tokens
 ROOT = 0

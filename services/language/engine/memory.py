@@ -4,9 +4,9 @@ from typing import NamedTuple
 
 from services.kit.errors import StartupError
 from services.kit.inference.manifest import Generation
-from services.language.cache import Blank, Cache
-from services.language.prefixes import BLOCK
-from services.language.storage import HostStorage
+from services.language.engine.cache import Blank, Cache
+from services.language.engine.prefixes import BLOCK
+from services.language.engine.storage import HostStorage
 
 MIB = 1 << 20
 STAGED = 512  # tokens of beginnings, which are read apart while they need less room than the longest text

@@ -1,7 +1,7 @@
 import numpy as np
 
-from services.language.cache import Cache
-from services.language.prefixes import BLOCK, Prefixes
+from services.language.engine.cache import Cache
+from services.language.engine.prefixes import BLOCK, Prefixes
 
 TOKENS = list(range(100))
 
