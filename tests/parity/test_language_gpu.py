@@ -113,6 +113,16 @@ async def test_memory_of_a_gpu_is_given_back(gpu: Gpu, tmp_path: Path) -> None:
     assert gpu.runtime.streams == 0
 
 
+async def test_a_gpu_that_fails_does_not_keep_a_model_from_being_unloaded(
+    gpu: Gpu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny_bundle(tmp_path, "gpt", precision="FP16")
+    async with writer(tmp_path, "cuda", "gpt"):
+        monkeypatch.setattr(gpu.runtime, "cudaFree", lambda _: (700,))
+    assert gpu.runtime.allocated
+    assert gpu.runtime.streams == 0
+
+
 @pytest.mark.parametrize(
     ("most", "says"),
     [(1 << 16, r"no 8 \+ 1 MiB on the GPU for keys and values: cudaMalloc"), (1 << 30, None)],

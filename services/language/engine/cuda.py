@@ -1,5 +1,6 @@
 """Cuda: CUDA's runtime for one model: its stream, which its runs and copies follow one another on, and its memory."""
 
+import contextlib
 import ctypes
 import threading
 import weakref
@@ -71,15 +72,20 @@ class Cuda:
         """Until all that was begun has ended. Raises CudaError: something of it failed."""
         self("cudaStreamSynchronize", self.stream)
 
+    def free(self, name: str, what: int) -> None:
+        """Gives something back by a function; of a GPU that has failed, it goes with the process."""
+        with contextlib.suppress(CudaError):
+            self(name, what)
+
     def close(self) -> None:
         """Ends the stream, on which nothing runs any more."""
-        self("cudaStreamDestroy", self.stream)
+        self.free("cudaStreamDestroy", self.stream)
 
     def pinned(self, size: int) -> Array:
         """So many bytes of zeros on the host, which a GPU copies without the processor."""
         address = self("cudaHostAlloc", size, 0)
         memory = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address))
-        weakref.finalize(memory, self, "cudaFreeHost", address).atexit = False
+        weakref.finalize(memory, self.free, "cudaFreeHost", address).atexit = False
         memory[:] = 0
         return memory
 

@@ -73,7 +73,7 @@ class CudaStorage:
         self.stride = numbers * dtype.itemsize
         self.nbytes = blocks * self.stride
         self.address: int = cuda("cudaMalloc", self.nbytes)
-        self._free = weakref.finalize(self, cuda, "cudaFree", self.address)
+        self._free = weakref.finalize(self, cuda.free, "cudaFree", self.address)
         self._free.atexit = False  # the process takes its memory with it
 
     def _copy(self, source: "CudaStorage", at: int, begin: int, count: int) -> None:
