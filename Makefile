@@ -62,9 +62,12 @@ models: setup-dev ## train and export the default bundles whose training inputs 
 	@for service in services/*/training/__main__.py; do \
 		$(PYTHON_BIN) -m "$$(dirname "$$service" | tr / .)" || exit; done
 
-gpu-check: setup-dev ## run every bundle on the GPU and compare it with the CPU; kill instances there
-	@$(PYTHON_BIN) -m tests.gpu_check
-	@$(PYTHON_BIN) -m tests.gpu_check.deaths
+gpu-check: ## run every bundle on the GPU and compare it with the CPU; kill instances there
+	@if ! python3 -c 'import ctypes; ctypes.CDLL("libcuda.so.1")' 2>/dev/null; then \
+		echo "no GPU here (libcuda.so.1 does not load): nothing was checked"; \
+	else \
+		$(MAKE) --no-print-directory setup-dev && $(PYTHON_BIN) -m tests.gpu_check && $(PYTHON_BIN) -m tests.gpu_check.deaths; \
+	fi
 
 image-test: setup-dev ## build all images with what is here, start them and look (GPU=1: the GPU's too; BASE_IMAGE=...)
 	@$(PYTHON_BIN) -m pytest -q -rs -o faulthandler_timeout=3600 tests/image_test

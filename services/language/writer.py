@@ -104,7 +104,9 @@ class Writer:
             InvalidField, InputTooLarge: as of `texts`.
         """
         context, source = self._placed(
-            await self._given(request.context, request.context_token_ids, "context", empty=True)
+            await self._given(
+                request.context, request.context_token_ids, "context", empty=not self.generation.max_source
+            )
         )
         text = await self._given(request.text, request.text_token_ids, "text", special=False)
         tokens = context + text

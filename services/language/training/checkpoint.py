@@ -57,7 +57,8 @@ def export_checkpoint(
         raise StartupError(
             f"{path}: {error}", hint="the graph is not what torch computes: try --precision fp32"
         ) from error
-    say(f"{path}: the graph's log-probabilities differ from torch's by {exported.difference:.1e} at most")
+    compared = "the graph in fp32 with its weights" if precision == "BF16" else "the graph"  # no CPU runs bf16
+    say(f"{path}: log-probabilities of {compared} differ from torch's by {exported.difference:.1e} at most")
     bundle = write(
         folder,
         name,

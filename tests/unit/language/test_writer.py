@@ -1,6 +1,7 @@
 """Writer: what is refused before it costs anything, and what does not hold up the event loop."""
 
 import asyncio
+import dataclasses
 import threading
 import time
 from typing import Any
@@ -42,6 +43,14 @@ def writer(of: Any = None) -> Writer:
 async def texts(request: pb.GenerateRequest, of: Any = None) -> list[list[int]]:
     made = await writer(of).texts(request, Deadline(), lambda: 7)
     return [sequence.made for sequence in made.sequences]
+
+
+async def test_a_text_is_scored_after_nothing_but_not_without_the_source_that_it_translates() -> None:
+    assert await scored(pb.ScoreRequest(text="abc")) == [66, 67]
+    translator = writer()
+    translator.generation = dataclasses.replace(GENERATION, max_source=9, source_end=(95,), begin=(94,))
+    with pytest.raises(InvalidField, match="context is empty"):
+        await translator.scored(pb.ScoreRequest(text="abc"), Deadline())
 
 
 async def scored(request: Any) -> list[int]:
