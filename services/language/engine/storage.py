@@ -65,10 +65,13 @@ class HostStorage:
 
     def copy(self, source: "HostStorage", stretches: Iterable[Stretch]) -> None:
         """See Storage."""
-        for one in stretches:
-            if one.length:
-                lines = one.times, one.length
-                self._lines(one.target, one.target_step, *lines)[:] = source._lines(one.source, one.source_step, *lines)
+        count = len(self._memory)
+        # Within itself a block at a time: of all at once numpy cannot tell whether they overlap, and copies them twice.
+        parts = [(block, 1) for block in range(count)] if source is self else [(0, count)]
+        for target, begin, length, times, step, source_step in stretches:
+            for blocks in parts if length else ():
+                lines = self._lines(blocks, target, step, times, length)
+                lines[:] = source._lines(blocks, begin, source_step, times, length)
 
     def clear(self, at: int, length: int) -> None:
         """See Storage."""
@@ -90,8 +93,9 @@ class HostStorage:
         self.dtype, self.nbytes = memory.dtype, memory.nbytes
         self.address, self.stride = memory.ctypes.data, memory.strides[0]
 
-    def _lines(self, at: int, step: int, times: int, length: int) -> Array:
-        """[blocks, times, length], a view."""
-        size = self.dtype.itemsize
-        shape, strides = (len(self._memory), times, length), (self.stride, step * size, size)
-        return np.ndarray(shape, self.dtype, self._memory, at * size, strides)
+    def _lines(self, blocks: tuple[int, int], at: int, step: int, times: int, length: int) -> Array:
+        """[blocks, times, length] of so many blocks from one on, a view."""
+        first, count = blocks
+        size, begin = self.dtype.itemsize, first * self.stride
+        shape, strides = (count, times, length), (self.stride, step * size, size)
+        return np.ndarray(shape, self.dtype, self._memory, begin + at * size, strides)
