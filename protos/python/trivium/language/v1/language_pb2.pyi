@@ -473,7 +473,9 @@ class ScoreRequest(_message.Message):
     generate, the first bundle that does.
     """
     context: _builtins.str
-    """What stands before the text: the beginning of a text, or the source text of a model with an encoder. May be empty."""
+    """What stands before the text: the beginning of a text, or the source text of a model with an encoder, which alone
+    cannot do without.
+    """
     text: _builtins.str
     """The text to score."""
     @_builtins.property
