@@ -214,9 +214,15 @@ TEXTS = Row(
             (
                 (rate("trivium_generation_tokens_total", SERVICES, "model, kind"), "{{kind}} {{model}}"),
                 (rate("trivium_generation_reused_tokens_total", SERVICES, "model"), "not computed again {{model}}"),
-                (rate("trivium_generation_wasted_tokens_total", SERVICES, "model"), "wasted {{model}}"),
+                (rate("trivium_generation_draft_tokens_total", SERVICES, "model"), "drafted {{model}}"),
+                (
+                    rate("trivium_generation_accepted_draft_tokens_total", SERVICES, "model"),
+                    "drafts right {{model}}",
+                ),
+                (rate("trivium_generation_wasted_steps_total", SERVICES, "model"), "wasted steps {{model}}"),
             ),
-            "A second: made, read of prompts, taken from the prefix cache, made for callers that had left.",
+            "A second: made, read of prompts, taken from the prefix cache, drafted, and drafted rightly; and steps of "
+            "texts whose callers had left.",
         ),
         Panel(
             "First token",

@@ -1,25 +1,26 @@
 """Batch: the texts in work, one to a slot, and the kinds of run that take them on; for the scheduler's thread.
 
 Slots are filled from 0 without holes. A run reads the sources of those that have just joined; one reads pieces of
-prompts, several prompts side by side; another one takes every text that is being written one token further. A text that
-ends leaves its slot to the last one.
+prompts, several prompts side by side; another one takes every text that is being written one token further, or some
+tokens where few texts are written and drafts of what comes next are right. A text that ends leaves its slot to the last
+one.
 """
 
-import math
 import time
 from collections.abc import Iterator
 
 import numpy as np
 
 from services.kit.inference.bundle import Array
-from services.language.draws import Draw, alternatives, arrays
-from services.language.engine.drawn import Drawn, Draws
+from services.language.drafts import Drafts
+from services.language.draws import Draw, arrays, news
+from services.language.engine.drawn import Draws
 from services.language.engine.memory import Memory
 from services.language.engine.prefixes import BLOCK, Prefixes
 from services.language.engine.runs import Runs
-from services.language.isolation import Made, News, RunFailed
+from services.language.isolation import Made, RunFailed
 from services.language.reading import Reading, before_scored
-from services.language.sequence import Chosen, Sequence
+from services.language.sequence import Sequence
 
 
 class Batch:
@@ -28,11 +29,15 @@ class Batch:
     candidates: the most probable tokens that a draw is made from.
     prefixes: beginnings that were computed before; None for models with an encoder, where they depend on the source.
     most_scored: tokens whose probabilities are looked at in one run.
+    speculative: tokens that are drafted for one text; several share them. Only where the bits of a text do not depend
+        on how it is cut into runs.
     """
 
-    def __init__(self, runs: Runs, candidates: int, prefixes: Prefixes | None, most_scored: int) -> None:
+    def __init__(
+        self, runs: Runs, candidates: int, prefixes: Prefixes | None, most_scored: int, speculative: int = 0
+    ) -> None:
         self._runs, self._cache, self._cross = runs, runs.cache, runs.cross
-        self._candidates, self._prefixes = candidates, prefixes
+        self._candidates, self._prefixes, self._speculative = candidates, prefixes, speculative
         self._memory, self._reading = Memory(runs.cache, runs.cross), Reading(most_scored)
         self.rows: list[Sequence] = []
         self._written: tuple[list[Draw], Draws | None] = [], None  # what the last run that wrote has drawn
@@ -135,10 +140,12 @@ class Batch:
         return self._run("prefill", group[0], token_ids, draws, arrays(draws, steps, self._candidates), fed)
 
     def decode(self, slots: list[int] | None = None) -> Made | None:
-        """Takes every text that is being written one token further, in one run."""
+        """Takes every text that is being written one token further, in one run, or some where drafts are right."""
         writing = slots or self.writing
         if not writing:
             return None
+        if slots is None and (drafts := self._drafts(writing)) is not None:
+            return self._decode_drafts(drafts)
         first = slots[0] if slots else 0  # always the same one, so that what is bound to memory serves again
         texts = [self.rows[slot] for slot in writing]
         draws, before = self._written
@@ -152,6 +159,23 @@ class Batch:
         given = arrays(draws, 1, self._candidates, before)
         self._written = draws, given
         return self._run("decode", first, token_ids, draws, given, fed)
+
+    def _drafts(self, writing: list[int]) -> Drafts | None:
+        """What may come next of these texts; None if nothing is known, or a run would take too many tokens with it."""
+        most = (1 + self._speculative) // len(self.rows) - 1
+        if most < 1:
+            return None
+        room = self._room() - 1 - max(row.cached for row in self.rows[: writing[-1] + 1])
+        drafts = Drafts({slot: self.rows[slot] for slot in writing}, min(most, room))
+        return drafts if drafts.steps > 1 else None
+
+    def _decode_drafts(self, drafts: Drafts) -> Made:
+        """Takes each of these texts one token further, and as many more as its draft has right."""
+        draws = drafts.draws()
+        given = arrays(draws, drafts.steps, self._candidates)
+        made = self._run("decode", 0, drafts.token_ids(), draws, given, drafts.fed())
+        drafts.judge()
+        return made
 
     def probe(self) -> None:
         """Runs one token in the slot that a text has just left. Raises what the graphs raise if they can do no run."""
@@ -184,7 +208,8 @@ class Batch:
             drawn = self._runs.run(first, token_ids, start, given, lengths)
         except Exception as error:  # onnxruntime's own classes share no other base
             slots = [first + row for row, count in enumerate(fed) if count]
-            raise RunFailed(slots, [self.rows[slot] for slot in slots]) from error
+            drafted = kind == "decode" and steps > 1
+            raise RunFailed(slots, [self.rows[slot] for slot in slots], drafted=drafted) from error
         seconds = time.monotonic() - started
         for row, count in zip(members, fed, strict=False):
             row.cached += count
@@ -193,7 +218,7 @@ class Batch:
                 row.largest_batch = max(row.largest_batch, rows)
                 if row.cached == len(row.prompt):
                     self._remember(self.rows.index(row, first))
-        return Made(kind, sum(map(bool, fed)), sum(fed), seconds, _news(draws, drawn))
+        return Made(kind, sum(map(bool, fed)), sum(fed), seconds, news(draws, drawn))
 
     def _settle(self, needed: list[int], spare: int = 0) -> None:
         used = [row.cached for row in self.rows]
@@ -219,23 +244,3 @@ def _draws_of(row: int, sequence: Sequence, count: int) -> Iterator[Draw]:
         return
     for step in range(before_scored(sequence), count):
         yield Draw(row, step, sequence, sequence.scored[sequence.cached + step + 1 - sequence.scored_from])
-
-
-def _news(draws: list[Draw], drawn: Drawn) -> list[News]:
-    """What each draw means for its text, in order."""
-    tokens, logprobs = drawn.token.tolist(), drawn.logprob.tolist()
-    news: list[News] = []
-    for index, draw in enumerate(draws):
-        sequence, token = draw.sequence, tokens[index]
-        told = alternatives(sequence, drawn, index) if sequence.sampling.alternatives else ()
-        sequence.overflowed |= math.isnan(logprobs[index])
-        chosen = Chosen(token, logprobs[index], told)
-        if sequence.scored_from is None:
-            number = len(sequence.made)
-            text = sequence.take(token)
-            news.append(News(sequence, number, [chosen], text, sequence.finish))
-            continue
-        done = sequence.to_read == 0 and draw.step == draws[-1].step
-        news.append(News(sequence, 0, [chosen], finish="length" if done else None))
-        sequence.finish = news[-1].finish
-    return news

@@ -20,7 +20,7 @@ class Delivery:
         self._log = structlog.get_logger()
 
     def ran(self, run: Made, wasted: int) -> None:
-        """What a run made, `wasted` tokens of it for callers that had left."""
+        """What a run made, for `wasted` texts whose callers had left."""
         made = sum(one.sequence.scored_from is None for one in run.news)
         self._metrics.ran(run.kind, run.rows, run.tokens, made, run.seconds)
         self.statistics.record_run(run.rows, 0.0, run.seconds, 0.0)

@@ -1,5 +1,6 @@
 """Draw: one token to choose, and what the graph takes and gives for some of them."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,8 +8,9 @@ import numpy as np
 from services.kit.inference.bundle import Array
 from services.language.engine.drawn import Drawn, Draws, Wishes
 from services.language.graph import MOST_ALTERNATIVES
+from services.language.isolation import News
 from services.language.sampling import SMALLEST
-from services.language.sequence import Sequence
+from services.language.sequence import Chosen, Sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +21,8 @@ class Draw:
     step: int
     sequence: Sequence
     forced: int = -1
+    ahead: int = 0  # drafted tokens between the newest one of the text and this one
+    draft: int | None = None  # what was taken to come of it
 
 
 def arrays(draws: list[Draw], steps: int, most: int, before: Draws | None = None) -> Draws:
@@ -30,7 +34,7 @@ def arrays(draws: list[Draw], steps: int, most: int, before: Draws | None = None
         before: those of another run, of the same texts at the same places.
     """
     wishes = before.wishes if before is not None else _wishes(draws, steps, most)
-    uniform = np.array([draw.sequence.draw() for draw in draws] or [0.0], np.float32)
+    uniform = np.array([draw.sequence.draw(draw.ahead) for draw in draws] or [0.0], np.float32)
     return Draws(wishes, uniform, _adjustments(draws))
 
 
@@ -51,7 +55,31 @@ def _wishes(draws: list[Draw], steps: int, most: int) -> Wishes:
     )
 
 
-def alternatives(sequence: Sequence, drawn: Drawn, index: int) -> tuple[tuple[int, float], ...]:
+def news(draws: list[Draw], drawn: Drawn) -> list[News]:
+    """What each draw means for its text, in order."""
+    tokens, logprobs = drawn.token.tolist(), drawn.logprob.tolist()
+    told: list[News] = []
+    over: Sequence | None = None  # the text whose further draws follow a token that it has not
+    for index, draw in enumerate(draws):
+        sequence, token = draw.sequence, tokens[index]
+        if draw.ahead and sequence is over:
+            continue
+        others = _alternatives(sequence, drawn, index) if sequence.sampling.alternatives else ()
+        sequence.overflowed |= math.isnan(logprobs[index])
+        chosen = Chosen(token, logprobs[index], others)
+        if sequence.scored_from is None:
+            number = len(sequence.made)
+            text = sequence.take(token)
+            told.append(News(sequence, number, [chosen], text, sequence.finish))
+            over = sequence if token != draw.draft or sequence.finish is not None else None
+            continue
+        done = sequence.to_read == 0 and draw.step == draws[-1].step
+        told.append(News(sequence, 0, [chosen], finish="length" if done else None))
+        sequence.finish = told[-1].finish
+    return told
+
+
+def _alternatives(sequence: Sequence, drawn: Drawn, index: int) -> tuple[tuple[int, float], ...]:
     """The most probable tokens that were asked for, best first."""
     count = sequence.sampling.alternatives or 0
     told = [top[index, :MOST_ALTERNATIVES].tolist() for top in (drawn.top_token, drawn.top_logprob)]

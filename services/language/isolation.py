@@ -43,11 +43,12 @@ class RunFailed(Exception):
     Args:
         slots: of the texts that were to take tokens.
         texts: those texts.
+        drafted: whether it took tokens besides that were only drafted; none are where slots are named.
     """
 
-    def __init__(self, slots: list[int], texts: list[Sequence]) -> None:
+    def __init__(self, slots: list[int], texts: list[Sequence], *, drafted: bool = False) -> None:
         super().__init__(f"a run of {len(slots)} texts failed")
-        self.slots, self.texts = slots, texts
+        self.slots, self.texts, self.drafted = slots, texts, drafted
 
 
 class Run(Protocol):
@@ -77,7 +78,7 @@ class Batch(Protocol):
         """Reads at most so many tokens of prompts."""
 
     def decode(self, slots: list[int] | None = None) -> Made | None:
-        """Takes texts one token further."""
+        """Takes texts one token further, or some."""
 
 
 # The runs that were made, and the texts that no run can take; all of them keep their slots.
@@ -158,6 +159,8 @@ class Isolation:
         except RunFailed as failure:
             self._failures += 1
             self._told(failure)
+            if failure.drafted:
+                return self._isolated(run, failure.slots)
             if len(failure.slots) == 1:
                 return [], failure.texts
             half = len(failure.slots) // 2

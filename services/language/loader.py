@@ -62,7 +62,9 @@ def loader(settings: GenerationSettings, metrics: GenerationMetrics) -> Load[Pip
         tokenizer = await asyncio.to_thread(Tokenizer, bundle.path / generation.tokenizer, generation.vocab)
         prefixes = Prefixes(runs.cache, runs.kept) if runs.kept is not None else None
         most_scored = max(FEWEST_SCORED, SCORED_BYTES // (4 * generation.vocab))
-        batch = Batch(runs, graph.candidates(generation), prefixes, most_scored)
+        exact = engine.device == "cpu" and generation.precision == "FP32"  # whatever a run takes at once
+        speculative = settings.speculative_tokens if exact else 0
+        batch = Batch(runs, graph.candidates(generation), prefixes, most_scored, speculative)
         scheduler = Scheduler(
             batch,
             settings,

@@ -42,7 +42,13 @@ class GenerationMetrics:
             "trivium_generation_reused_tokens", "Tokens of prompts not computed again.", labels, registry=registry
         )
         self.wasted = Counter(
-            "trivium_generation_wasted_tokens", "Tokens made for callers that had left.", labels, registry=registry
+            "trivium_generation_wasted_steps", "Steps of texts whose callers had left.", labels, registry=registry
+        )
+        self.drafted = Counter(
+            "trivium_generation_draft_tokens", "Tokens that were drafted and computed.", labels, registry=registry
+        )
+        self.accepted = Counter(
+            "trivium_generation_accepted_draft_tokens", "Drafted tokens that were drawn.", labels, registry=registry
         )
         self.running = Gauge("trivium_generation_texts_running", "Texts being written.", labels, registry=registry)
         self.waiting = Gauge("trivium_generation_texts_waiting", "Texts that wait.", labels, registry=registry)
@@ -75,6 +81,7 @@ class ModelMetrics:
         self._read = metrics.tokens.labels(*self._labels, "prompt")
         self._made = metrics.tokens.labels(*self._labels, "made")
         self._first, self._queue = metrics.first.labels(*self._labels), metrics.queue.labels(*self._labels)
+        self._drafted, self._accepted = metrics.drafted.labels(*self._labels), metrics.accepted.labels(*self._labels)
         self._reused, self._wasted = metrics.reused.labels(*self._labels), metrics.wasted.labels(*self._labels)
 
     def watch(
@@ -92,6 +99,9 @@ class ModelMetrics:
         self._rows[kind].observe(rows)
         if kind != "decode":
             self._read.inc(tokens)
+        elif tokens > rows:
+            self._drafted.inc(tokens - rows)
+            self._accepted.inc(made - rows)
         self._made.inc(made)
 
     def began(self, queue_s: float, reused: int) -> None:
@@ -103,9 +113,9 @@ class ModelMetrics:
         """A text has its first token."""
         self._first.observe(seconds)
 
-    def wasted(self, tokens: int) -> None:
-        """Tokens that nobody waits for."""
-        self._wasted.inc(tokens)
+    def wasted(self, steps: int) -> None:
+        """Steps of texts that nobody waits for."""
+        self._wasted.inc(steps)
 
     def finished(self, reason: str) -> None:
         """A text ended: "stop", "length", "cancelled", "expired" or "failed"."""

@@ -1,10 +1,10 @@
 """Scheduler: texts join and leave between any two steps, and all of them share each step.
 
 One thread owns the graphs. Between two runs it lets in who waits, lets out who has ended, left or is too late, then
-reads a piece of the prompts that are new, and takes every other text one token further. What a run gave goes to the
-event loop while the next one is under way: there it is counted, turned into text, and sent. Where a run fails, the
-texts that no run can take end, and the others go on. (Continuous batching: Yu et al., Orca, OSDI 2022; chunked prefill:
-Agrawal et al., Sarathi-Serve, OSDI 2024.)
+reads a piece of the prompts that are new, and takes every other text one token further, or more where drafts are right.
+What a run gave goes to the event loop while the next one is under way: there it is counted, turned into text, and sent.
+Where a run fails, the texts that no run can take end, and the others go on. (Continuous batching: Yu et al., Orca, OSDI
+2022; chunked prefill: Agrawal et al., Sarathi-Serve, OSDI 2024.)
 """
 
 import asyncio
@@ -213,17 +213,17 @@ class Scheduler:
 
     def _take(self, run: Made) -> None:
         """Lets out the texts that a run ended, and tells what it made."""
-        now, wasted = time.monotonic(), 0
+        now = time.monotonic()
+        wasted = {one.sequence for one in run.news if one.sequence.left and one.sequence.scored_from is None}
         for one in run.news:
             sequence = one.sequence
-            wasted += sequence.left and sequence.scored_from is None
             if not sequence.first_token:
                 sequence.first_token = now
                 self._metrics.first_token(now - sequence.submitted)
             if one.finish is not None:
                 self._batch.remove(sequence)
                 self._admission.ended(now - sequence.started)
-        self._courier.tell(self._delivery.ran, run, wasted)
+        self._courier.tell(self._delivery.ran, run, len(wasted))
 
     def _end(self, failure: BaseException | None) -> None:
         """The thread has ended: after `close`, or because of `failure`. Nobody is left waiting. In the event loop."""

@@ -6,6 +6,7 @@ from typing import Literal
 
 from services.kit.deadline import Deadline
 from services.kit.errors import TriviumError
+from services.language.lookup import PromptLookup
 from services.language.sampling import Adjustments, Sampling, uniform
 from services.language.text import TextWriter
 from services.language.tokenizer import Tokenizer
@@ -83,6 +84,7 @@ class Sequence:
         forbidden = (end if not sampling.ignore_eos else frozenset()) | sampling.stop_token_ids
         adjusts = sampling.penalizes or sampling.logit_bias or sampling.min_new_tokens
         self.adjustments = Adjustments(sampling, prompt, forbidden) if adjusts else None
+        self.lookup = PromptLookup()
         self._pending: Piece | None = None  # not yet taken by the reader
         self.woken = woken
 
@@ -107,9 +109,21 @@ class Sequence:
         made = self.made[max(0, position - before) : max(0, position + count - before)]
         return [*self.prompt[position : position + count], *made]
 
-    def draw(self) -> float:
-        """The draw for the next token."""
-        return 0.0 if self.sampling.greedy else uniform(self.sampling.seed, self.tokens)
+    def draw(self, ahead: int = 0) -> float:
+        """The draw for the next token, or for one `ahead` tokens behind it."""
+        return 0.0 if self.sampling.greedy else uniform(self.sampling.seed, self.tokens + ahead)
+
+    def draft(self, most: int) -> list[int]:
+        """At most so many tokens that may come next, and at least one of its own behind them.
+
+        None while what is drawn depends on the tokens before in other ways than through the model.
+        """
+        most = min(most, self.limit - len(self.made) - 1)
+        if most < 1 or not self.made or self.adjustments is not None:
+            return []
+        known = self.lookup.known
+        self.lookup.add(self.tokens_from(known, self.tokens - known))
+        return self.lookup.draft(most)
 
     def replay(self, given: list[int]) -> None:
         """Takes the tokens that another process made; nothing of them is said again."""

@@ -137,12 +137,12 @@ class FakeEncodedRuns(FakeRuns):
         return (super()._next(first, steps, start, index) + following(source[0, 0, :, 0].astype(int).tolist())) % VOCAB
 
 
-def batch(runs: FakeRuns, prefix_bytes: int = 0, most_scored: int = 512) -> Batch:
+def batch(runs: FakeRuns, prefix_bytes: int = 0, most_scored: int = 512, speculative: int = 0) -> Batch:
     """A batch over a fake model."""
     blocks = prefix_bytes // (BLOCK * Cache.token_bytes(2, 1, 1, "FP32"))
     kept = Cache(2, 1, 1, blocks * BLOCK, BLOCK, "FP32", BLOCK) if blocks and runs.cross is None else None
     prefixes = Prefixes(runs.cache, kept) if kept is not None else None
-    return Batch(runs, 64, prefixes, most_scored)  # type: ignore[arg-type]
+    return Batch(runs, 64, prefixes, most_scored, speculative)  # type: ignore[arg-type]
 
 
 def metrics() -> ModelMetrics:

@@ -73,14 +73,13 @@ class Counted:
 
 @contextlib.asynccontextmanager
 async def scheduler(
-    runs: FakeRuns | None = None, counted: Counted | None = None, **settings: int
+    runs: FakeRuns | None = None, counted: Counted | None = None, speculative: int = 0, **settings: int
 ) -> AsyncIterator[Scheduler]:
     numbers: dict[str, Any] = {"max_texts": 4, "max_queue": 4, "prefix_mib": 0} | settings
     wishes = GenerationSettings(**numbers)
     counted = counted or Counted()
-    made = Scheduler(
-        batch(runs or FakeRuns()), wishes, counted.metrics, warm_up=lambda: None, on_run_failed=counted.run_failed
-    )
+    work = batch(runs or FakeRuns(), speculative=speculative)
+    made = Scheduler(work, wishes, counted.metrics, warm_up=lambda: None, on_run_failed=counted.run_failed)
     async with made:
         yield made
 

@@ -231,7 +231,7 @@ async def test_a_prompt_that_is_being_read_while_its_caller_leaves_wastes_no_tok
         made.submit([writing])
         await tokens(writing)
     assert 16 <= reading.cached < 100
-    assert counted.value("wasted_tokens_total") == 0
+    assert counted.value("wasted_steps_total") == 0
     assert counted.value("texts_total", reason="cancelled") == 1
     assert counted.value("tokens_total", kind="made") == 60
     assert made.statistics.fail.count == 1
@@ -243,7 +243,7 @@ async def test_a_token_that_is_made_while_its_caller_leaves_is_wasted() -> None:
     async with scheduler(runs, counted) as made:
         made.submit([leaving])
     assert len(leaving.made) == 6
-    assert counted.value("wasted_tokens_total") == 1
+    assert counted.value("wasted_steps_total") == 1
     assert counted.value("tokens_total", kind="made") == 6
 
 
@@ -253,7 +253,7 @@ async def test_a_score_for_a_caller_that_left_is_no_token_that_was_made() -> Non
     async with scheduler(runs, counted) as made:
         made.submit([leaving])
     assert leaving.cached > 0
-    assert counted.value("wasted_tokens_total") == counted.value("tokens_total", kind="made") == 0
+    assert counted.value("wasted_steps_total") == counted.value("tokens_total", kind="made") == 0
 
 
 async def test_a_text_that_is_cancelled_while_it_waits_costs_nothing_and_is_counted() -> None:
@@ -268,5 +268,5 @@ async def test_a_text_that_is_cancelled_while_it_waits_costs_nothing_and_is_coun
         runs.open()
         await tokens(first)
     assert counted.value("texts_total", reason="cancelled") == 1
-    assert counted.value("wasted_tokens_total") == 0
+    assert counted.value("wasted_steps_total") == 0
     assert counted.value("tokens_total", kind="prompt") + counted.value("tokens_total", kind="made") == 4

@@ -1,0 +1,48 @@
+"""Drafts: what is taken to come next of some texts, and is computed in the run of their newest tokens."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from services.kit.inference.bundle import Array
+from services.language.draws import Draw
+from services.language.sequence import Sequence
+
+
+class Drafts:
+    """Args:
+    texts: by slot.
+    most: tokens that are drafted for each at most.
+    """
+
+    def __init__(self, texts: Mapping[int, Sequence], most: int) -> None:
+        self._texts = texts
+        self._tokens = {slot: text.draft(most) for slot, text in texts.items()}
+        self.steps = 1 + max(map(len, self._tokens.values()))  # of the run
+
+    def token_ids(self) -> Array:
+        """int64 [rows, steps], from slot 0 on, right-padded."""
+        found = np.zeros((max(self._texts) + 1, self.steps), np.int64)
+        for slot, drafted in self._tokens.items():
+            found[slot, : 1 + len(drafted)] = [self._texts[slot].newest, *drafted]
+        return found
+
+    def fed(self) -> list[int]:
+        """Tokens of each row that are no padding."""
+        return [1 + len(self._tokens[slot]) if slot in self._tokens else 0 for slot in range(max(self._texts) + 1)]
+
+    def draws(self) -> list[Draw]:
+        """The token behind the newest one of each text, and behind each that is drafted."""
+        return [
+            Draw(slot, step, self._texts[slot], ahead=step, draft=draft)
+            for slot, drafted in self._tokens.items()
+            for step, draft in enumerate((*drafted, None))
+        ]
+
+    def judge(self) -> None:
+        """After the run, when each text has what was drawn: what was drafted wrongly is in the cache no more."""
+        for slot, text in self._texts.items():
+            drafted, wrong = len(self._tokens[slot]), text.cached - (text.tokens - 1)
+            text.cached -= wrong
+            if drafted:
+                text.lookup.came(drafted, drafted - wrong)

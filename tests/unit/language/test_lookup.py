@@ -1,0 +1,54 @@
+"""Drafts come from where the last tokens stood before, and grow while they are right."""
+
+import pytest
+
+from services.language.lookup import FIRST, PromptLookup
+
+
+def drafted(tokens: list[int], most: int = 2) -> list[int]:
+    lookup = PromptLookup()
+    lookup.add(tokens)
+    return lookup.draft(most)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "draft"),
+    [
+        ([], []),
+        ([1], []),
+        ([1, 2, 3], []),  # nothing stood before
+        ([1, 7, 8, 9, 1], [7, 8]),
+        ([1, 2, 3, 5, 6, 9, 2, 3, 7, 8, 1, 2, 3], [5, 6]),  # three tokens rather than two of them
+        ([2, 3, 5, 6, 9, 4, 3, 7, 8, 2, 3], [5, 6]),  # two rather than one
+        ([3, 5, 6, 3, 7, 8, 3], [7, 8]),  # where they stood last
+        ([1, 2, 1, 2], [1, 2]),
+        ([9, 4, 4], [4, 4]),  # what repeats goes on
+        ([5, 1, 2, 3, 1], [2, 3]),
+    ],
+)
+def test_a_draft_is_what_stood_behind_the_last_tokens(tokens: list[int], draft: list[int]) -> None:
+    assert drafted(tokens) == draft
+
+
+def test_tokens_may_come_in_pieces() -> None:
+    tokens = [1, 2, 3, 4, 1, 2, 5, 1, 2, 3, 4, 1, 2]
+    for cut in range(len(tokens) + 1):
+        lookup = PromptLookup()
+        lookup.add(tokens[:cut])
+        lookup.draft(4)
+        lookup.add(tokens[cut:])
+        assert (lookup.known, lookup.draft(2)) == (len(tokens), drafted(tokens))
+
+
+def test_a_draft_is_no_longer_than_it_may_be() -> None:
+    assert [len(drafted([4, 4, 4], most)) for most in range(4)] == [0, 1, 2, FIRST]
+
+
+def test_drafts_grow_while_they_are_right_and_shrink_where_they_are_not() -> None:
+    lookup = PromptLookup()
+    lookup.add([4, 4])
+    lengths = []
+    for right in (True, True, True, False, False, True, False, False, False, False, False, False):
+        lengths.append(len(lookup.draft(64)))
+        lookup.came(lengths[-1], lengths[-1] if right else 0)
+    assert lengths == [2, 3, 4, 5, 4, 3, 4, 3, 2, 1, 1, 1]
