@@ -7,7 +7,7 @@ PARALLEL := -n logical --maxprocesses 4 --dist loadfile
 export BASE_IMAGE GPU PYTHON
 export ORT_DISABLE_TELEMETRY ?= 1
 
-.PHONY: help setup setup-dev run test check lint type unit test-hf integration chaos bench protos models gpu-check image-test deploy-check pods-test lock
+.PHONY: help setup setup-dev run stop test check lint type unit test-hf integration chaos bench protos models gpu-check image-test deploy-check pods-test lock
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | while IFS='	' read -r target text; do printf '  %-12s %s\n' "$$target" "$$text"; done
@@ -20,6 +20,9 @@ setup-dev:
 
 run: setup ## start Consul, the services and the gateway here: make run [REPLICAS=n] [GPU=0]
 	@exec $(PYTHON_BIN) -m deploy.local $(if $(REPLICAS),--replicas "$(REPLICAS)") $(if $(filter 0,$(GPU)),--cpu)
+
+stop: ## end a run that goes on in the background: make stop [RUN=port or folder]
+	@exec $(PYTHON_BIN) -m deploy.local.stop $(if $(RUN),"$(RUN)")
 
 test: ## everything that must hold: lint, types, protos, unit, parity, integration, short chaos
 	@tests/stages.sh

@@ -1,1 +1,1 @@
-"""What `make run` runs: Consul, services and gateway on one machine, supervised; and `trivium ps`, `trivium stop`."""
+"""What `make run` and `make stop` run: Consul, services and gateway on one machine; also `trivium ps` and `stop`."""

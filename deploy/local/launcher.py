@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from deploy.local import demo
 from deploy.local.consul import DevConsul, find_consul, version_of
 from deploy.local.control import Refused, listening
+from deploy.local.devices import devices
 from deploy.local.logs import kept_bounded
 from deploy.local.ports import check_gateway_ports
 from deploy.local.progress import Progress
@@ -129,7 +130,15 @@ class Launcher:
                 ("run directory", str(self._run_dir.path)),
             )
         )
+        await self._say_devices()
         await asyncio.to_thread(demo.show, self._address.grpc, self._progress.note)
+
+    async def _say_devices(self) -> None:
+        """One line that names, for each service, the device that its instances say they have."""
+        up = [(keeper.program.component, keeper.address) for keeper in self._supervisor.keepers.values()]
+        services = [(component, address) for component, address in up if component in service_names() and address]
+        said = await devices(services)
+        self._progress.note(f"  models run on: {', '.join(f'{service} {device}' for service, device in said.items())}")
 
     async def _stop_one(self, instance: str) -> str:
         """What `trivium stop` asks for."""
@@ -138,7 +147,7 @@ class Launcher:
             raise Refused(f"no instance is called {instance}; there are {', '.join(sorted(self._supervisor.keepers))}")
         component = keeper.program.component
         if component == "consul":
-            raise Refused("everything in this run needs Consul: stop the run itself (Ctrl-C)")
+            raise Refused("everything in this run needs Consul: stop the run itself (Ctrl-C, or `make stop`)")
         ended = await self._supervisor.stop(instance, drain_s(component, keeper.program.environment) + AFTER_DRAIN_S)
         return f"{instance} has ended" if ended else f"{instance} did not end in time and was killed"
 

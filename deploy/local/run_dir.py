@@ -16,6 +16,7 @@ from services.kit.errors import StartupError
 
 # A start time is known to a clock tick, and moves by the correction when the machine's clock is set.
 START_TIME_TOLERANCE_S = 2.0
+LOCK, RECORD = "lock", "run.json"  # in the folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ class RunDir:
         """
         try:
             self.logs.mkdir(parents=True, exist_ok=True)
-            lock = (self.path / "lock").open("a+")
+            lock = (self.path / LOCK).open("a+")
         except OSError as error:
             raise StartupError(
                 f"cannot write the run directory {self.path}: {error.strerror}",
@@ -66,10 +67,11 @@ class RunDir:
             lock.write(str(os.getpid()))
             lock.flush()
             self._clear()
+            self.write([])  # what a killed launcher leaves behind, however early
             try:
                 yield
             finally:
-                (self.path / "run.json").unlink(missing_ok=True)
+                (self.path / RECORD).unlink(missing_ok=True)
 
     def log_file(self, instance: str) -> Path:
         """Where the output of an instance goes."""
@@ -81,26 +83,37 @@ class RunDir:
         content = {"processes": [dataclasses.asdict(process) for process in processes]}
         new = self.path / "run.json.new"
         new.write_text(json.dumps(content, indent=1), "utf-8")
-        new.replace(self.path / "run.json")
+        new.replace(self.path / RECORD)
 
     def processes(self) -> list[Process]:
         """What runs now; empty where there is no run, or only what a killed one left behind."""
         try:
-            content = json.loads((self.path / "run.json").read_text("utf-8"))
+            content = json.loads((self.path / RECORD).read_text("utf-8"))
             found = [Process(**entry) for entry in content["processes"]]
         except (OSError, ValueError, KeyError, TypeError):
             return []
         return [process for process in found if process.alive()]
+
+    def holder(self) -> int | None:
+        """The pid of the launcher that holds the folder, or was the last to hold it; None where none ever did."""
+        try:
+            return int((self.path / LOCK).read_text("utf-8"))
+        except (OSError, ValueError):
+            return None
+
+    def left_behind(self) -> bool:
+        """Whether run.json is there: without a launcher, the last one was killed."""
+        return (self.path / RECORD).exists()
 
     def _lock(self, descriptor: int) -> None:
         """The kernel lets go of this lock when the launcher ends, however that happens."""
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = (self.path / "lock").read_text("utf-8").strip() or "unknown"
+            holder = self.holder() or "unknown"
             raise StartupError(
                 f"a run is already up in {self.path} (launcher: process {holder})",
-                hint=f"stop it (kill {holder}), or start another one beside it with other ports: "
+                hint=f"stop it (`make stop`, or kill {holder}), or start another one beside it with other ports: "
                 "TRIVIUM_GATEWAY__GRPC_PORT=... TRIVIUM_GATEWAY__HTTP_PORT=...",
             ) from None
 
@@ -108,4 +121,3 @@ class RunDir:
         for log in self.logs.glob("*.log"):
             log.replace(log.with_suffix(".log.1"))
         shutil.rmtree(self.path / "consul", ignore_errors=True)
-        (self.path / "run.json").unlink(missing_ok=True)

@@ -76,7 +76,17 @@ def check_components(environ: Mapping[str, str], components: Collection[str]) ->
 def run_folder(environ: Mapping[str, str]) -> Path:
     """The folder of the run that this environment speaks of: TRIVIUM_RUN_DIR, or one named after the gateway's port."""
     named = environ.get("TRIVIUM_RUN_DIR", "")
-    return Path(named).absolute() if named else ROOT / ".run" / str(GatewayAddress.of(environ).grpc_port)
+    return Path(named).absolute() if named else folder_of_port(GatewayAddress.of(environ).grpc_port)
+
+
+def folder_of_port(grpc_port: int | str) -> Path:
+    """The folder of a run that nobody gave one."""
+    return ROOT / ".run" / str(grpc_port)
+
+
+def names_a_run(environ: Mapping[str, str]) -> bool:
+    """Whether the environment speaks of a certain run, and not of the one with the default ports for want of words."""
+    return bool(environ.get("TRIVIUM_RUN_DIR")) or told("gateway", "grpc_port", environ) is not None
 
 
 def told(component: str, key: str, environ: Mapping[str, str]) -> str | None:

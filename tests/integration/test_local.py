@@ -73,6 +73,13 @@ class Run:
             command, cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=30, check=False
         )
 
+    def make_stop(self, *run: str) -> "subprocess.CompletedProcess[str]":
+        """What `make stop RUN=...` does."""
+        command = [sys.executable, "-m", "deploy.local.stop", *run]
+        return subprocess.run(
+            command, cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=30, check=False
+        )
+
     def processes(self) -> dict[str, dict[str, Any]]:
         """What `trivium ps` says, by instance."""
         ended = self.trivium("ps", "--json")
@@ -142,6 +149,11 @@ def test_it_says_what_it_does_and_then_where_everything_is(run: Run) -> None:
     for address in (run.address, f"http://127.0.0.1:{run.environment['TRIVIUM_GATEWAY__HTTP_PORT']}", str(run.folder)):
         assert address in ready
     assert "\x1b" not in run.output
+
+
+def test_then_it_says_which_device_each_service_has(run: Run) -> None:
+    said = run.until("models run on: ")
+    assert said == "  models run on: language CPU, sequence CPU, vision CPU\n"
 
 
 def test_then_it_shows_that_it_works(run: Run) -> None:
@@ -235,6 +247,25 @@ def test_without_a_run_there_are_no_processes(run: Run, tmp_path: Path) -> None:
     assert (ended.returncode, json.loads(ended.stdout)) == (0, [])
 
 
+def test_who_asks_at_the_wrong_place_learns_how_to_ask_this_run(run: Run, tmp_path: Path) -> None:
+    environment = run.environment | {"TRIVIUM_RUN_DIR": str(tmp_path / "none")}
+    command = [sys.executable, "-c", "from trivium.client.main import main; main()", "ps"]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=False)
+    assert f"no run is up in {tmp_path}/none" in ended.stderr
+    assert f"TRIVIUM_RUN_DIR='{run.folder}' .venv/bin/trivium ps    # {run.address}\n" in ended.stderr
+
+
+def test_a_run_in_the_background_is_stopped_by_name(starting: Run) -> None:
+    children = starting.children()
+    ended = starting.make_stop()  # the environment names it
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert re.search(rf"process {starting.launcher.pid}\) \.\.\.\nit has ended, after \d+\.\d s\n$", ended.stdout)
+    assert starting.launcher.wait(1) == 0
+    assert still_running(children, 0) == []
+    again = starting.make_stop()
+    assert f"no run is up in {starting.folder}" in again.stdout + again.stderr
+
+
 def test_a_second_interrupt_waits_for_nobody(starting: Run) -> None:
     children = starting.children()
     for child in children:
@@ -266,6 +297,8 @@ def test_no_child_outlives_a_launcher_that_is_killed(starting: Run) -> None:
     starting.launcher.kill()
     assert still_running(children, STOP_S) == []
     assert starting.processes() == {}
+    ended = starting.make_stop()
+    assert f"no run is up in {starting.folder}: the last one was killed" in ended.stdout + ended.stderr
 
 
 def test_an_interrupt_stops_everything_in_order_and_in_time(run: Run) -> None:

@@ -64,4 +64,12 @@ def test_a_new_run_sets_the_last_ones_logs_aside(tmp_path: Path) -> None:
     with run.held():
         assert (tmp_path / "logs/vision-1.log.1").read_text() == "first"
         assert not run.log_file("vision-1").exists()
-        assert not (tmp_path / "run.json").exists()
+        assert run.processes() == []
+
+
+def test_what_a_launcher_leaves_behind_tells_that_it_was_killed(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    assert (run.left_behind(), run.holder()) == (False, None)
+    with run.held():
+        assert (run.left_behind(), run.holder()) == (True, os.getpid())
+    assert not run.left_behind()

@@ -1,4 +1,4 @@
-"""deploy/local/setup: two at once."""
+"""deploy/local/setup: two at once, and how much it downloads."""
 
 import fcntl
 import os
@@ -26,8 +26,8 @@ def checkout(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def setup(checkout: Path) -> "subprocess.Popen[str]":
-    command = [checkout / "deploy/local/setup"]
+def setup(checkout: Path, *extras: str) -> "subprocess.Popen[str]":
+    command = [str(checkout / "deploy/local/setup"), *extras]
     return subprocess.Popen(command, env=os.environ | {"GPU": "0"}, stdout=subprocess.PIPE, text=True)
 
 
@@ -46,3 +46,16 @@ def test_a_setup_that_waits_for_another_one_says_so_and_goes_on_after_it(checkou
             assert second.poll() is None
             fcntl.flock(other, fcntl.LOCK_UN)
             assert (second.communicate(timeout=30)[0], second.returncode) == ("", 0)
+
+
+@pytest.mark.parametrize(
+    ("torch", "said"), [(False, " (up to 2.7 GB, torch with CUDA; README.md names"), (True, " ... ")]
+)
+def test_torch_is_announced_with_its_size_unless_it_is_there(checkout: Path, torch: bool, said: str) -> None:
+    (checkout / "requirements/train.lock").touch()
+    if torch:
+        (checkout / ".venv/lib/python3.11/site-packages/torch").mkdir(parents=True)
+    with setup(checkout, "train") as process:
+        output, _ = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert output.startswith(f"setup: installing the train tools{said}")
