@@ -53,7 +53,7 @@ class Running:
         return found
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="package", loop_scope="package")
 async def running(language_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Running]:
     async with Suite.open(tmp_path_factory.mktemp("language")) as suite, contextlib.AsyncExitStack() as stack:
         gateway, *replicas = await asyncio.gather(
@@ -78,7 +78,7 @@ async def calling(address: str) -> AsyncIterator[Caller]:
         yield Caller(channel)
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="package", loop_scope="package")
 async def alone(running: Running) -> dict[str, list[Written]]:
     """What each of the wishes gets when nobody else asks."""
     return {name: await running.one.texts(**wish) for name, wish in WISHES.items()}

@@ -9,7 +9,6 @@ from services.kit.inference import bundle as bundles
 from services.kit.inference.bundle import Bundle
 from tests.bundles import scripts
 from tests.language_bundles import tiny_bundle
-from tests.language_suite import alone, running  # noqa: F401
 from tests.recurrent import KINDS, recurrent_bundle
 
 

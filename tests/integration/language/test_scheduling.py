@@ -42,7 +42,7 @@ from tests.texts import (
 )
 from trivium.language.v1 import language_pb2 as pb
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="package")
 STATISTICS = "/inference.GRPCInferenceService/ModelStatistics"
 
 
@@ -146,7 +146,7 @@ async def test_a_prompt_that_begins_like_one_before_it_is_not_computed_again(run
     assert await counted(running.replicas[0], "reused_tokens_total") - before > 100
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="module", loop_scope="package")
 async def small(running: Running) -> AsyncIterator[Replica]:
     """An instance that writes one text at a time, and lets a hundred wait."""
     limits: dict[str, Any] = {"GENERATION__MAX_TEXTS": 1, "GENERATION__MAX_QUEUE": 100}
