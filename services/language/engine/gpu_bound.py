@@ -7,6 +7,8 @@ graph is started as a whole, and gives the same bits. It reads and writes the me
 from collections.abc import Sequence
 from typing import Any
 
+import structlog
+
 from services.kit.inference.bundle import Array, TensorSpec
 from services.kit.inference.engine import UNRECORDED, run_options
 from services.kit.inference.recording import GPU
@@ -17,6 +19,9 @@ from services.language.engine.cuda_storage import CudaStorage
 from services.language.engine.storage import BYTES
 
 ON_HOST = (graph.PLAIN,)  # which branch is taken is decided there
+# How often it is tried to record a shape: what its session has not reserved it cannot get meanwhile; the run after that
+# reserves it.
+RECORDINGS = 2
 
 
 class GpuBound(Bound):
@@ -37,7 +42,8 @@ class GpuBound(Bound):
         shared: bool,
     ) -> None:
         self._cuda, self._there = cuda, dict[int, CudaStorage]()  # by the packed arrays that they are for
-        self._number, self._done, self._shared = number, False, shared
+        self._recordings = 0 if number is None else RECORDINGS  # to be tried
+        self._done, self._postponed, self._shared = False, False, shared
         self._unrecorded = run_options(UNRECORDED, waits=not shared)
         self._recorded = run_options(UNRECORDED if number is None else number, waits=not shared)
         with GPU.using():
@@ -54,7 +60,7 @@ class GpuBound(Bound):
         self._cuda.copy(self._at(self.given), given.ctypes.data, len(given), self._cuda.to_device)
         if not self._shared:
             self._cuda.wait()
-        if self._number is None or not self._record():
+        if not self._record():
             with GPU.using():
                 self.replay()
         self._cuda.copy(found.ctypes.data, self._at(self.found), len(found), self._cuda.to_host)
@@ -66,14 +72,26 @@ class GpuBound(Bound):
 
     def _record(self) -> bool:
         """Whether it was recorded, and thereby run, just now."""
-        if self._done:
+        if self._done or not self._recordings:
             return False
         self._cuda.wait()
         with GPU.alone() as alone:
-            if alone:
+            if not alone:
+                self._postpone()
+                return False
+            try:
                 self._session.run_with_iobinding(self.binding, self._recorded)
-                self._done = True
-        return alone
+            except Exception as error:  # onnxruntime's own classes share no other base
+                self._recordings -= 1
+                structlog.get_logger().warning("run_not_recorded", error=str(error), again=self._recordings > 0)
+                return False
+            self._done = True
+        return True
+
+    def _postpone(self) -> None:
+        if not self._postponed:
+            structlog.get_logger().info("recording_postponed", why="another model is using the GPU")
+        self._postponed = True
 
     def _packed(self, specs: Sequence[TensorSpec]) -> Packed:
         packed = Packed(specs, self._cuda.pinned)

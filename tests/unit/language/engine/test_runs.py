@@ -272,6 +272,16 @@ def test_a_run_beside_others_on_the_gpu_is_recorded_later() -> None:
     assert len(session.recorded) == 1
 
 
+def test_a_run_that_cannot_be_recorded_is_made_all_the_same_and_recorded_later() -> None:
+    on_host = written(batch(gpt()[0]), [text([3], 12)])
+    for failing, recorded in ((1, 1), (2, 0)):
+        runs = _on_gpu(gpt()[0], recorded=True)
+        session = runs._decoder.session
+        session.fails_to_record = failing
+        assert written(batch(runs), [text([3], 12)]) == on_host
+        assert (session.fails_to_record, len(session.recorded)) == (0, recorded)
+
+
 def test_a_text_that_overflows_leaves_nothing_to_the_next_one_in_its_slot() -> None:
     runs, generation = gpt()
     expected = written(batch(runs), [text([5], 9)])
