@@ -129,7 +129,10 @@ class GpuFloor(Floor):
         size = (generation.kv_heads, generation.head_dim, self._rows * self._longest, self._longest)
         blank = partial(CudaStorage, self._cuda)
         cache = Cache(2 * generation.layers, *size, generation.precision, blank=blank)
-        self._runs, self._shapes = Runs(generation, engine, cache), dict[tuple[int, int, int], GpuBound]()
+        self._runs, self._shapes = (
+            Runs(generation, engine, cache, cuda=self._cuda),
+            dict[tuple[int, int, int], GpuBound](),
+        )
 
     def _run(self, rows: int, steps: int, room: int, start: Array) -> None:
         key = (rows, steps, room)
