@@ -47,7 +47,7 @@ STATISTICS = "/inference.GRPCInferenceService/ModelStatistics"
 
 
 @pytest.mark.parametrize("where", ["one", "gateway"])
-async def test_a_caller_that_leaves_frees_its_place_and_costs_at_most_one_token(running: Running, where: str) -> None:
+async def test_a_caller_that_leaves_frees_its_place_and_costs_at_most_one_step(running: Running, where: str) -> None:
     replicas = running.replicas[:1] if where == "one" else running.replicas
 
     async def total(name: str, **labels: str) -> float:
@@ -55,7 +55,7 @@ async def test_a_caller_that_leaves_frees_its_place_and_costs_at_most_one_token(
 
     reasons = ("cancelled", "length")  # some may have come to their ends before
     before = {reason: await total("texts_total", reason=reason) for reason in reasons}
-    wasted, made = await total("wasted_tokens_total"), await total("tokens_total", kind="made")
+    wasted, made = await total("wasted_steps_total"), await total("tokens_total", kind="made")
     async with being_written(running.at(where), 20, 480):
         pass
     for replica in replicas:
@@ -64,7 +64,7 @@ async def test_a_caller_that_leaves_frees_its_place_and_costs_at_most_one_token(
     cancelled, ended = [await total("texts_total", reason=reason) - before[reason] for reason in reasons]
     assert cancelled + ended == 20
     assert cancelled >= 10
-    assert await total("wasted_tokens_total") - wasted <= cancelled
+    assert await total("wasted_steps_total") - wasted <= cancelled
     assert await total("tokens_total", kind="made") - made < 20 * 480
 
 
@@ -273,7 +273,7 @@ async def test_its_metrics_are_there(running: Running) -> None:
     names = {name for name, _ in await running.replicas[0].metrics()}
     expected = {
         "tokens_total", "step_seconds_count", "step_rows_count", "first_token_seconds_count", "queue_seconds_count",
-        "texts_total", "reused_tokens_total", "wasted_tokens_total", "texts_running", "texts_waiting",
+        "texts_total", "reused_tokens_total", "wasted_steps_total", "texts_running", "texts_waiting",
         "cache_tokens_reserved", "cache_tokens_capacity",
     }  # fmt: skip
     assert {f"trivium_generation_{name}" for name in expected} <= names
