@@ -16,6 +16,7 @@ import structlog
 from services.kit.errors import StartupError
 from services.kit.inference.bundle import Array, TensorSpec
 from services.kit.inference.datatypes import NUMPY, OF_ONNX
+from services.kit.inference.huge_pages import join_pages
 from services.kit.inference.recording import GPU
 from services.kit.settings import setting
 
@@ -65,6 +66,8 @@ class Engine:
                 f"{path}: the session got {self.provider} instead of {CUDA}",
                 hint="install requirements/gpu.lock (CUDA and cuDNN), or set ENGINE__DEVICE=cpu",
             )
+        if self.device == "cpu":
+            join_pages()
         self.inputs = tuple(_spec(node) for node in self._session.get_inputs())
         self.outputs = tuple(_spec(node) for node in self._session.get_outputs())
         self._bfloat16 = frozenset(spec.name for spec in self.inputs if spec.datatype == "BF16")
