@@ -5,11 +5,15 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import psutil
 import pytest
+
+from tests.harness import still_running
 
 SCRIPT = Path(__file__).parents[2] / "stages.sh"
 NO_LIMIT = "there is no GNU timeout here: a stage that hangs is not stopped"
-STAGES = ["setup", "lint", "type", "protos", "unit", "parity", "integration", "chaos"]
+BESIDE = ["type", "parity"]
+STAGES = ["setup", "lint", "protos", "unit", "integration", *BESIDE, "chaos"]
 
 
 class Tree:
@@ -20,7 +24,7 @@ class Tree:
         for path in ("tests", "tools", ".venv/bin", "deploy/local"):
             (folder / path).mkdir(parents=True)
         shutil.copy(SCRIPT, folder / "tests/stages.sh")
-        for tool in ("sh", "date", "dirname", "true"):
+        for tool in ("sh", "cat", "date", "dirname", "mktemp", "nice", "rm", "sleep", "true"):
             (self.tools / tool).symlink_to(str(shutil.which(tool)))
         for program in (".venv/bin/python", "deploy/local/setup", "tools/make"):
             self.program(program, 'echo "ran $*"')
@@ -44,7 +48,7 @@ def test_without_timeout_every_stage_runs_without_a_limit_and_it_says_so_once(tr
     ended = tree.run()
     assert (ended.returncode, ended.stderr) == (0, "")
     assert ended.stdout.count(NO_LIMIT) == 1
-    assert [line[3:] for line in ended.stdout.splitlines() if line.startswith("== ")] == STAGES
+    assert [line.split()[1] for line in ended.stdout.splitlines() if line.startswith("== ")] == STAGES
     assert "ran lint\n" in ended.stdout
     assert "all stages passed" in ended.stdout
 
@@ -57,11 +61,11 @@ def test_a_timeout_of_another_kind_counts_as_none(tree: Tree) -> None:
 
 
 def test_the_first_stage_that_fails_is_the_last_one(tree: Tree) -> None:
-    tree.program("tools/make", "[ $1 != type ]")
+    tree.program("tools/make", "[ $1 != lint ]")
     ended = tree.run()
     assert ended.returncode == 1
     assert "== protos" not in ended.stdout
-    assert ended.stdout.endswith("failed: type\n")
+    assert ended.stdout.endswith("failed: lint\n")
 
 
 def test_a_stage_that_hangs_is_stopped_and_named(tree: Tree) -> None:
@@ -70,3 +74,50 @@ def test_a_stage_that_hangs_is_stopped_and_named(tree: Tree) -> None:
     assert ended.returncode == 1
     assert NO_LIMIT not in ended.stdout
     assert "lint was stopped after its limit of 300 s" in ended.stdout
+
+
+def test_what_a_stage_beside_another_says_comes_whole_and_its_failure_ends_the_run(tree: Tree) -> None:
+    tree.program("tools/make", 'echo "ran $*"; echo and more; [ $1 != type ]')
+    tree.program(".venv/bin/python", 'echo "ran $*"')
+    ended = tree.run()
+    assert (ended.returncode, ended.stderr) == (1, "")
+    after = ended.stdout.partition("== integration\n")[2].splitlines()
+    assert after[:5] == [
+        "ran -m pytest -q tests/integration",
+        "",
+        "== type (beside the one before)",
+        "ran type",
+        "and more",
+    ]
+    assert "== chaos" not in ended.stdout
+    assert ended.stdout.endswith("failed: type\n")
+
+
+def test_a_stage_that_hangs_beside_another_is_stopped_and_named(tree: Tree) -> None:
+    tree.program("tools/timeout", '[ "$5" != type ] || exit 124; shift 3; exec "$@"')
+    ended = tree.run()
+    assert ended.returncode == 1
+    assert "type was stopped after its limit of 1200 s" in ended.stdout
+
+
+@pytest.mark.parametrize("how", ["fails", "is told to end"])
+def test_what_runs_beside_a_stage_ends_with_the_run(tree: Tree, how: str) -> None:
+    """The stage ends when both have said who they are, and they would go on for a minute."""
+    for name in BESIDE:
+        os.mkfifo(tree.folder / name)
+    tree.program("tools/make", '[ "$1" != type ] || { echo $$ >type; exec sleep 60; }')
+    then = "kill -TERM $PPID; exit 143" if how == "is told to end" else "exit 1"
+    tree.program(
+        ".venv/bin/python",
+        f"""case "$*" in
+            *parity) echo $$ >parity; exec sleep 60 ;;
+            *integration) cat type parity >>numbers; {then} ;;
+        esac""",
+    )
+    ended = tree.run()
+    assert ended.returncode == (143 if how == "is told to end" else 1)
+    numbers = (tree.folder / "numbers").read_text().split()
+    assert len(numbers) == len(BESIDE)
+    beside = [psutil.Process(number) for number in map(int, numbers) if psutil.pid_exists(number)]
+    assert still_running(beside, 10) == []
+    assert "== chaos" not in ended.stdout
