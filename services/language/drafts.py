@@ -8,6 +8,9 @@ from services.kit.inference.bundle import Array
 from services.language.draws import Draw
 from services.language.sequence import Sequence
 
+# The part of a text's last guesses that must have been right where others wait for the step that drafts make longer.
+SURE = 0.75
+
 
 class Drafts:
     """Args:
@@ -17,7 +20,8 @@ class Drafts:
 
     def __init__(self, texts: Mapping[int, Sequence], most: int) -> None:
         self._texts = texts
-        self._tokens = {slot: text.draft(most) for slot, text in texts.items()}
+        sure = SURE if len(texts) > 1 else 0.0
+        self._tokens = {slot: text.draft(most, sure) for slot, text in texts.items()}
         self.steps = 1 + max(map(len, self._tokens.values()))  # of the run
 
     def token_ids(self) -> Array:

@@ -7,15 +7,21 @@ had, some of them sooner. (Speculative decoding: Leviathan et al., ICML 2023; dr
 
 LONGEST = 3  # tokens that are looked for at most; more of them are found less often, and foretell little better
 FIRST = 2  # tokens of the first draft
+MEMORY = 8  # guesses that say how good the next one is
 
 
 class PromptLookup:
-    """Of one text. A draft is one longer than the one before it if that was right to its end, else one shorter."""
+    """Of one text. A draft is one longer than the one before it if that was right to its end, else one shorter.
+
+    How often its guesses are right it learns from all of them, also from those that nobody wants to have computed.
+    """
 
     def __init__(self) -> None:
         self._tokens: list[int] = []
         self._behind: dict[tuple[int, ...], int] = {}  # the place behind where some tokens stood last, not at the end
         self._next = FIRST
+        self._guess: int | None = None
+        self._sure = 0.5
 
     @property
     def known(self) -> int:
@@ -24,21 +30,29 @@ class PromptLookup:
 
     def add(self, tokens: list[int]) -> None:
         """What has come to the text since."""
+        if tokens and self._guess is not None:
+            self._sure += ((tokens[0] == self._guess) - self._sure) / MEMORY
+            self._guess = None
         own, indexed = self._tokens, len(self._tokens)
         own += tokens
         for place in range(max(1, indexed), len(own)):
             for count in range(1, min(LONGEST, place) + 1):
                 self._behind[tuple(own[place - count : place])] = place
 
-    def draft(self, most: int) -> list[int]:
+    def draft(self, most: int, sure: float = 0.0) -> list[int]:
         """At most so many tokens that may come next; none where the last token has not stood before.
 
         Where the place is so near that its tokens end before the draft does, they are taken to repeat.
+
+        Args:
+            sure: the part of the last guesses that must have been right.
         """
         own, count = self._tokens, min(most, self._next)
         for length in range(min(LONGEST, len(own)), 0, -1):
             place = self._behind.get(tuple(own[-length:]))
             if place is not None:
+                self._guess = own[place]
+                count *= self._sure >= sure
                 return [own[place + step % (len(own) - place)] for step in range(count)]
         return []
 

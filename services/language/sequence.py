@@ -113,17 +113,20 @@ class Sequence:
         """The draw for the next token, or for one `ahead` tokens behind it."""
         return 0.0 if self.sampling.greedy else uniform(self.sampling.seed, self.tokens + ahead)
 
-    def draft(self, most: int) -> list[int]:
+    def draft(self, most: int, sure: float) -> list[int]:
         """At most so many tokens that may come next, and at least one of its own behind them.
 
         None while what is drawn depends on the tokens before in other ways than through the model.
+
+        Args:
+            sure: the part of the last guesses that must have been right.
         """
         most = min(most, self.limit - len(self.made) - 1)
         if most < 1 or not self.made or self.adjustments is not None:
             return []
         known = self.lookup.known
         self.lookup.add(self.tokens_from(known, self.tokens - known))
-        return self.lookup.draft(most)
+        return self.lookup.draft(most, sure)
 
     def replay(self, given: list[int]) -> None:
         """Takes the tokens that another process made; nothing of them is said again."""

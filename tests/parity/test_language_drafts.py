@@ -100,8 +100,8 @@ async def test_texts_are_what_they_are_without_drafts(name: str) -> None:
 async def test_texts_are_what_they_are_where_drafts_are_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     source, own = random.Random(7), PromptLookup.draft
 
-    def drafted(lookup: PromptLookup, most: int) -> list[int]:
-        return [token if source.random() < 0.7 else source.randrange(2048) for token in own(lookup, most)]
+    def drafted(lookup: PromptLookup, most: int, sure: float) -> list[int]:
+        return [token if source.random() < 0.7 else source.randrange(2048) for token in own(lookup, most, sure)]
 
     monkeypatch.setattr(PromptLookup, "draft", drafted)
     async with Opened.open("python-gpt", 0) as plain, Opened.open("python-gpt", 5) as drafting:

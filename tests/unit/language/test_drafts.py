@@ -22,7 +22,7 @@ class Draft:
         self.right, self.source = right, random.Random(seed)
         self.asked: list[int] = []
 
-    def __call__(self, lookup: PromptLookup, most: int) -> list[int]:
+    def __call__(self, lookup: PromptLookup, most: int, sure: float) -> list[int]:
         self.asked.append(most)
         coming = written(lookup._tokens, most)
         return [token if self.source.random() < self.right else (token + 1) % 90 for token in coming]
@@ -31,7 +31,7 @@ class Draft:
 @pytest.fixture(params=[0.0, 0.5, 0.8, 1.0])
 def drafting(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Draft:
     made = Draft(request.param)
-    monkeypatch.setattr(PromptLookup, "draft", lambda lookup, most: made(lookup, most))
+    monkeypatch.setattr(PromptLookup, "draft", lambda lookup, most, sure: made(lookup, most, sure))
     return made
 
 
