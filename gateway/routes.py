@@ -222,7 +222,9 @@ class Routes:
             return NotReady("the gateway has not heard yet which instances there are", model=str(wanted))
         named = (service, wanted.name, wanted.label if wanted.version is None else wanted.version)
         if named in self._seen:
-            return NoInstance(f"model {str(wanted)!r} has no instance at the moment", model=str(wanted))
+            unloaded = "; the instances of its service have unloaded it: LoadModel brings it back"
+            hint = unloaded if group.endpoints and not group.unlearned and service != ANY else ""
+            return NoInstance(f"model {str(wanted)!r} has no instance at the moment{hint}", model=str(wanted))
         if group.unlearned:
             return NotReady("an instance has not told yet which models it serves", model=str(wanted))
         if not wanted.name:

@@ -108,6 +108,16 @@ def test_what_was_seen_and_is_gone_has_no_instance(text: str) -> None:
     assert raised.value.retry_after_s
 
 
+def test_a_model_that_all_have_unloaded_says_how_it_comes_back() -> None:
+    made, without, untold = routes(OLD, NEW), endpoint("old", model(name="shapes")), endpoint("new")
+    untold.models = None
+    for there, said in (([without], True), ([without, untold], False), ([], False)):
+        made.publish(there, answered=True)
+        with pytest.raises(NoInstance) as raised:
+            made.typed(VISION, "digits")
+        assert ("LoadModel brings it back" in str(raised.value)) == said
+
+
 def test_while_an_instance_has_not_told_its_models_nobody_says_not_found() -> None:
     silent = endpoint("silent")
     silent.models = None
