@@ -3,7 +3,7 @@
 set -u
 cd "$(dirname "$0")/.." || exit 1
 
-times= beside=
+times='' beside=''
 folder=$(mktemp -d) || exit 1
 trap 'kill $(cat "$folder"/*.pid 2>/dev/null) 2>/dev/null; rm -rf "$folder"' EXIT
 trap 'exit 130' INT
@@ -11,13 +11,14 @@ trap 'exit 143' TERM
 
 within="timeout --foreground --kill-after=30"
 if ! timeout --foreground --kill-after=1 9 true 2>/dev/null; then
-    within=
+    within=''
     echo "there is no GNU timeout here: a stage that hangs is not stopped"
 fi
 
 stage() { # stage NAME LIMIT_S COMMAND...
     name=$1 limit=$2 started=$(date +%s)
     shift 2
+    # shellcheck disable=SC2086  # it is several words
     [ -z "$within" ] || set -- $within "$limit" "$@"
     printf '\n== %s\n' "$name"
     "$@"
@@ -27,6 +28,7 @@ stage() { # stage NAME LIMIT_S COMMAND...
 start() { # start NAME LIMIT_S COMMAND...: a stage that takes what the next one leaves of the processors
     name=$1 limit=$2
     shift 2
+    # shellcheck disable=SC2086  # it is several words
     [ -z "$within" ] || set -- $within "$limit" "$@"
     echo "$limit" >"$folder/$name.limit"
     (
@@ -50,7 +52,7 @@ join() { # waits for the stages that were started, and prints what each has said
         read -r status taken <"$folder/$name.end"
         ended "$name" "$(cat "$folder/$name.limit")" "$status" "$taken"
     done
-    beside=
+    beside=''
 }
 
 ended() { # ended NAME LIMIT_S STATUS TAKEN_S
