@@ -2,7 +2,8 @@
 
 python-gpt goes on with functions of this repository, which it was not trained on, with drafts and without, in turns:
 the same texts, compared token for token. How much a draft costs is what a step with more tokens takes longer: that is
-measured for python-gpt and for the random Llama of the other benchmark, which has many times as many weights.
+measured for python-gpt and for the random Llama of the other benchmark, which has many times as many weights. Where
+onnxruntime-genai can be had, one caller is compared with it, too, on the weights of python-gpt.
 """
 
 import argparse
@@ -10,6 +11,7 @@ import asyncio
 import contextlib
 import os
 import random
+import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
@@ -34,10 +36,14 @@ from services.language.leaving import Leaving
 from services.language.loader import loader
 from services.language.metrics import GenerationMetrics
 from services.language.settings import GenerationSettings
+from services.language.tokenizer import Tokenizer
 from services.language.writer import Writer
+from tests.bench import gpt_checkpoint
 from tests.bench.cores import Cores
 from tests.bench.facts import ROOT, Facts
+from tests.bench.generation import engines as bench_engines
 from tests.bench.generation import model as bench_model
+from tests.bench.generation.load import Text
 from tests.bench.spread import Spread, ratios
 from tests.bench.table import render
 from trivium.language.v1 import language_pb2 as pb
@@ -123,6 +129,44 @@ class Opened:
         return self._registry.get_sample_value(f"trivium_generation_{name}", labels) or 0.0
 
 
+@contextlib.asynccontextmanager
+async def genai(folder: Path, threads: int) -> AsyncIterator[bench_engines.Engine | None]:
+    """onnxruntime-genai with the weights of python-gpt; None where it cannot be had."""
+    python = await asyncio.to_thread(bench_model.genai_python)
+    checkpoint, built = folder / "checkpoint", folder / "genai"
+    if python is not None:
+        await asyncio.to_thread(gpt_checkpoint.write, SHIPPED / MODEL / "1", checkpoint)
+    if python is None or not await asyncio.to_thread(bench_model.make_genai, checkpoint, built):
+        yield None
+        return
+    script = Path(bench_engines.__file__).with_name("genai.py")
+    command = (python, script, built, 0)
+    async with bench_engines.running(folder / "genai.log", command, {"threads": threads}) as engine:
+        yield engine
+
+
+async def beside(other: bench_engines.Engine, threads: int, rounds: int) -> list[list[str]]:
+    """One caller, the most probable tokens: without drafts, with them, and the other engine, in turns."""
+    requests = [
+        pb.GenerateRequest(prompt=prompt, max_new_tokens=NEW, ignore_eos=True, temperature=0) for prompt in prompts()
+    ]
+    generation = bundles.load(SHIPPED / MODEL / "1").manifest.generation
+    assert generation is not None
+    tokenizer = Tokenizer(SHIPPED / MODEL / "1" / generation.tokenizer, generation.vocab)
+    wanted = [Text([*generation.begin, *tokenizer.encode(prompt)], NEW) for prompt in prompts()]
+    found, rates, equal = {False: Found(), True: Found()}, list[float](), 0
+    async with Opened.open(threads, speculative_tokens=0) as plain, Opened.open(threads) as drafting:
+        for _ in range(rounds + 1):  # the first one is no measurement
+            await plain.measure(requests, 1, found[False])
+            await drafting.measure(requests, 1, found[True])
+            made = await other.made(wanted, 1)
+            rates.append(made.tokens / made.seconds)
+            equal = sum(one == text for one, text in zip(made.texts, found[True].texts, strict=True))
+    whole = _cell(Spread.of(rates[1:]), 0)
+    parts = [_cell(ratios(found[drafts].rates[1:], rates[1:]), 2) for drafts in (False, True)]
+    return [["most probable", "1", whole, *parts, f"{equal} of {TEXTS}"]]
+
+
 async def texts(threads: int, rounds: int) -> list[list[str]]:
     """A line for each way and number of callers."""
     lines = []
@@ -189,12 +233,20 @@ async def main(threads: int, rounds: int) -> None:
     """Measures and prints."""
     facts = Facts.gather(Cores((), (), pinned=False))
     written = await texts(threads, rounds)
+    with tempfile.TemporaryDirectory(prefix="trivium-bench-") as folder:
+        async with genai(Path(folder), threads) as other:
+            compared = await beside(other, threads, rounds) if other is not None else []
     llama = next(bench_model.made().bundles.glob("*/1"))
     taken = [line for path in (SHIPPED / MODEL / "1", llama) for line in steps(path, threads)]
     head = ("texts", "callers", "without, tokens/s", "with drafts", "ratio", "tokens a step", "equal")
     print(f"\n{facts.date[:10]}, {facts.cpu}, {facts.cores} cores, {threads} threads, commit {facts.commit}\n")
     print(render(head, written))
     print()
+    if compared:
+        print(
+            render(("texts", "callers", "genai, tokens/s", "without drafts", "with drafts", "equal to genai"), compared)
+        )
+        print()
     print(render(("step of", "texts", "1 token, ms", *(f"{count} tokens" for count in TOKENS[1:])), taken))
 
 

@@ -74,7 +74,7 @@ async def engines(
         await serving(gateway.address, f"model/{NAME}")
 
         async def start(name: str, *command: object, **job: object) -> Engine:
-            return await stack.enter_async_context(_running(folder / f"{name}.log", command, {"device": device, **job}))
+            return await stack.enter_async_context(running(folder / f"{name}.log", command, {"device": device, **job}))
 
         def worker(kind: str) -> tuple[object, ...]:
             return sys.executable, "-m", "tests.bench.generation.worker", kind, files.folder
@@ -96,11 +96,12 @@ async def engines(
 
 def _genai(files: Files) -> Path | None:
     python = genai_python()
-    return python if python is not None and make_genai(files) else None
+    return python if python is not None and make_genai(files.checkpoint, files.genai) else None
 
 
 @contextlib.asynccontextmanager
-async def _running(log: Path, command: tuple[object, ...], job: Mapping[str, Any]) -> AsyncGenerator[Engine, None]:
+async def running(log: Path, command: tuple[object, ...], job: Mapping[str, Any]) -> AsyncGenerator[Engine, None]:
+    """An engine in a process of its own, whose last words are in `log`; `job` is what every job says."""
     pipe = asyncio.subprocess.PIPE
     with log.open("wb") as errors:
         process = await asyncio.create_subprocess_exec(

@@ -83,18 +83,18 @@ def genai_python() -> Path | None:
     return None
 
 
-def make_genai(files: Files) -> bool:
-    """Builds onnxruntime-genai's form of the checkpoint with its own builder; whether there is one then."""
-    if (files.genai / "genai_config.json").exists():
+def make_genai(checkpoint: Path, folder: Path) -> bool:
+    """Builds onnxruntime-genai's form of a checkpoint with its own builder; whether there is one then."""
+    if (folder / "genai_config.json").exists():
         return True
     builder = next(GENAI.glob("lib/python*/site-packages/onnxruntime_genai/models/builder.py"), None)
     if builder is None:
         return False
-    command: list[str | Path] = [sys.executable, builder, "-i", files.checkpoint, "-o", files.genai, "-p", "fp32"]
-    command += ["-e", "cpu", "-c", files.folder / "builder", "--extra_options", "hf_token=false"]
+    command: list[str | Path] = [sys.executable, builder, "-i", checkpoint, "-o", folder, "-p", "fp32"]
+    command += ["-e", "cpu", "-c", folder.with_name("builder"), "--extra_options", "hf_token=false"]
     with contextlib.suppress(subprocess.CalledProcessError):
         subprocess.run(command, check=True, capture_output=True)
-    return (files.genai / "genai_config.json").exists()
+    return (folder / "genai_config.json").exists()
 
 
 def _exports(path: Path) -> bool:
@@ -214,4 +214,8 @@ def _tokenizer() -> Any:
 
 if __name__ == "__main__":
     files = made()
-    print(json.dumps({"folder": str(files.folder), "genai": bool(genai_python()) and make_genai(files)}))
+    print(
+        json.dumps(
+            {"folder": str(files.folder), "genai": bool(genai_python()) and make_genai(files.checkpoint, files.genai)}
+        )
+    )
