@@ -50,7 +50,7 @@ from trivium.language.v1 import language_pb2 as pb
 
 MODEL, SHIPPED = "python-gpt", ROOT / "services" / "language" / "bundles"
 TEXTS, NEW = 40, 128
-CALLERS, TOKENS = (1, 2, 3), (1, 2, 3, 4, 6)
+CALLERS, TOKENS = (1, 2), (1, 2, 3, 4, 5)
 ROOM, PLACE, TIMES = 128, 60, 100  # of the cache, of the first token in it, and steps that are timed
 WAYS: dict[str, dict[str, Any]] = {
     "most probable": {"temperature": 0.0},
