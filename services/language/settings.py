@@ -24,7 +24,7 @@ class GenerationSettings:
         60.0, low=0
     )  # a text without a deadline, or with a later one, waits for its turn as if this were the time that it has
     cuda_graphs: bool = True  # on a GPU, runs that take texts one token further are recorded: fp16 and bf16 only
-    # On the CPU, with fp32: tokens that are drafted for one text; several share them, and the place of their newest ones.
+    # On the CPU, with fp32: tokens that are drafted for a text that is written alone; several share them.
     speculative_tokens: int = setting(4, low=0, high=64)  # 0: none
     default_new_tokens: int = setting(64, low=1)  # where a request does not say
 
