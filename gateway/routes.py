@@ -222,7 +222,7 @@ class Routes:
             return NotReady("the gateway has not heard yet which instances there are", model=str(wanted))
         named = (service, wanted.name, wanted.label if wanted.version is None else wanted.version)
         if named in self._seen:
-            unloaded = "; the instances of its service have unloaded it: LoadModel brings it back"
+            unloaded = "; instances of its service are there: if it was unloaded, LoadModel brings it back"
             hint = unloaded if group.endpoints and not group.unlearned and service != ANY else ""
             return NoInstance(f"model {str(wanted)!r} has no instance at the moment{hint}", model=str(wanted))
         if group.unlearned:

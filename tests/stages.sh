@@ -38,17 +38,18 @@ start() { # start NAME LIMIT_S COMMAND...: a stage that takes what the next one 
         child=$!
         wait "$child"
         echo "$?" "$(($(date +%s) - started))" >"$folder/$name.end"
+        rm -f "$folder/$name.pid"
     ) >"$folder/$name" 2>&1 &
     echo "$!" >"$folder/$name.pid"
     beside="$beside $name"
 }
 
 join() { # waits for the stages that were started, and prints what each has said
+    wait
     for name in $beside; do
-        wait "$(cat "$folder/$name.pid")"
-        rm "$folder/$name.pid"
         printf '\n== %s (beside the one before)\n' "$name"
         cat "$folder/$name"
+        status=1 taken=0 # if it has left no word
         read -r status taken <"$folder/$name.end"
         ended "$name" "$(cat "$folder/$name.limit")" "$status" "$taken"
     done

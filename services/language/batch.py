@@ -12,13 +12,13 @@ from collections.abc import Iterator
 import numpy as np
 
 from services.kit.inference.bundle import Array
-from services.language.drafts import Drafts
+from services.language.drafts import SURE, Drafts
 from services.language.draws import Draw, arrays, news
 from services.language.engine.drawn import Draws
 from services.language.engine.memory import Memory
 from services.language.engine.prefixes import BLOCK, Prefixes
 from services.language.engine.runs import Runs
-from services.language.isolation import Made, RunFailed
+from services.language.isolation import AGAIN, Made, RunFailed
 from services.language.reading import Reading, before_scored
 from services.language.sequence import Sequence
 
@@ -40,6 +40,7 @@ class Batch:
         self._candidates, self._prefixes, self._speculative = candidates, prefixes, speculative
         self._memory, self._reading = Memory(runs.cache, runs.cross), Reading(most_scored)
         self.rows: list[Sequence] = []
+        self._resting = 0  # runs before anything is drafted again
         self._written: tuple[list[Draw], Draws | None] = [], None  # what the last run that wrote has drawn
 
     def fits(self, sequence: Sequence) -> bool:
@@ -163,17 +164,23 @@ class Batch:
     def _drafts(self, writing: list[int]) -> Drafts | None:
         """What may come next of these texts; None if nothing is known, or a run would take too many tokens with it."""
         most = (1 + self._speculative) // len(self.rows) - 1
-        if most < 1:
+        if most < 1 or self._resting:
+            self._resting = max(0, self._resting - 1)
             return None
         room = self._room() - 1 - max(row.cached for row in self.rows[: writing[-1] + 1])
-        drafts = Drafts({slot: self.rows[slot] for slot in writing}, min(most, room))
+        sure = SURE if len(self.rows) > 1 else 0.0
+        drafts = Drafts({slot: self.rows[slot] for slot in writing}, min(most, room), sure)
         return drafts if drafts.steps > 1 else None
 
     def _decode_drafts(self, drafts: Drafts) -> Made:
         """Takes each of these texts one token further, and as many more as its draft has right."""
         draws = drafts.draws()
         given = arrays(draws, drafts.steps, self._candidates)
-        made = self._run("decode", 0, drafts.token_ids(), draws, given, drafts.fed())
+        try:
+            made = self._run("decode", 0, drafts.token_ids(), draws, given, drafts.fed())
+        except RunFailed:
+            self._resting = AGAIN
+            raise
         drafts.judge()
         return made
 

@@ -16,11 +16,11 @@ class Drafts:
     """Args:
     texts: by slot.
     most: tokens that are drafted for each at most.
+    sure: the part of a text's last guesses that must have been right.
     """
 
-    def __init__(self, texts: Mapping[int, Sequence], most: int) -> None:
+    def __init__(self, texts: Mapping[int, Sequence], most: int, sure: float) -> None:
         self._texts = texts
-        sure = SURE if len(texts) > 1 else 0.0
         self._tokens = {slot: text.draft(most, sure) for slot, text in texts.items()}
         self.steps = 1 + max(map(len, self._tokens.values()))  # of the run
 

@@ -157,10 +157,10 @@ class Isolation:
         try:
             made = run(slots)
         except RunFailed as failure:
-            self._failures += 1
             self._told(failure)
-            if failure.drafted:
+            if failure.drafted:  # says nothing of the texts
                 return self._isolated(run, failure.slots)
+            self._failures += 1
             if len(failure.slots) == 1:
                 return [], failure.texts
             half = len(failure.slots) // 2

@@ -69,7 +69,7 @@ def loader(settings: GenerationSettings, metrics: GenerationMetrics) -> Load[Pip
             batch,
             settings,
             metrics.of(bundle.name, bundle.version),
-            warm_up=lambda: _warm_up(bundle, generation, runs, settings),
+            warm_up=lambda: _warm_up(bundle, generation, runs, settings, speculative),
             on_run_failed=batcher_metrics.run_failed,
             on_broken=lambda: lose(model),
         )
@@ -146,8 +146,12 @@ def _verified(
     return decoder, encoder, check_answers(bundle, inputs, expected, decoder, TOLERANCE[generation.precision])
 
 
-def _warm_up(bundle: Bundle, generation: Generation, runs: Runs, settings: GenerationSettings) -> None:
+def _warm_up(
+    bundle: Bundle, generation: Generation, runs: Runs, settings: GenerationSettings, speculative: int
+) -> None:
     """Runs the longest piece of a prompt, and every number of texts with one token: no caller pays for a first run.
+
+    And one text with its drafts, of every length.
 
     Raises:
         StartupError: the manifest allows what the graphs cannot compute: a caller who asked for it would break them.
@@ -164,6 +168,9 @@ def _warm_up(bundle: Bundle, generation: Generation, runs: Runs, settings: Gener
     if runs.records:
         _record(generation, runs, settings.max_texts, started + WARM_UP_S)
         return
+    for steps in range(2, min(2 + speculative, generation.max_tokens)):
+        runs.cache.settle(1 + steps, [0])
+        _run(runs, np.zeros((1, steps), np.int64), 1)
     for rows in range(1, settings.max_texts + 1):
         if time.monotonic() - started > WARM_UP_S and rows & (rows - 1):
             continue

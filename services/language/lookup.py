@@ -58,4 +58,4 @@ class PromptLookup:
 
     def came(self, drafted: int, right: int) -> None:
         """So many tokens of a draft of `drafted` were drawn."""
-        self._next = self._next + 1 if right == drafted else max(1, self._next - 1)
+        self._next = drafted + 1 if right == drafted else max(1, drafted - 1)

@@ -66,8 +66,7 @@ class Engine:
                 f"{path}: the session got {self.provider} instead of {CUDA}",
                 hint="install requirements/gpu.lock (CUDA and cuDNN), or set ENGINE__DEVICE=cpu",
             )
-        if self.device == "cpu":
-            join_pages()
+        joined = join_pages() if self.device == "cpu" else 0
         self.inputs = tuple(_spec(node) for node in self._session.get_inputs())
         self.outputs = tuple(_spec(node) for node in self._session.get_outputs())
         self._bfloat16 = frozenset(spec.name for spec in self.inputs if spec.datatype == "BF16")
@@ -75,7 +74,11 @@ class Engine:
         strings = any(spec.datatype == "BYTES" for spec in (*self.inputs, *self.outputs))
         self._binding: Any = self._session.io_binding() if self.device == "cuda" and not strings else None
         structlog.get_logger().info(
-            "model_loaded", path=str(path), provider=self.provider, seconds=round(time.monotonic() - started, 3)
+            "model_loaded",
+            path=str(path),
+            provider=self.provider,
+            seconds=round(time.monotonic() - started, 3),
+            huge_pages_mib=joined >> 20,
         )
 
     @property

@@ -16,10 +16,11 @@ NO_MORE = (errno.ENOMEM, errno.EBUSY)  # no huge page is left, or the control gr
 
 
 def join_pages() -> int:
-    """Makes huge pages of the small ones that this process has by now. It takes no more memory than before.
+    """Makes huge pages of the small ones that this process has by now.
 
-    For that, only what is full of pages becomes a huge one: weights are, and a thread's stack is not. Where the kernel
-    has none, or is told to `never` use them, nothing happens.
+    Only what is full of pages becomes a huge one, so that it takes no more memory than before: weights are, and a
+    thread's stack is not. (Zeros that were read and never written have pages that cost nothing, and then some that do.)
+    Where the kernel has none, or is told to `never` use them, nothing happens.
 
     Returns:
         Bytes that are in huge pages now. Others may come to be later, where the kernel had none to give.
@@ -39,9 +40,16 @@ def _join(addresses: list[int], size: int) -> int:
         if left and madvise(address, size, COLLAPSE) == 0:
             joined += size
             continue
-        left = left and ctypes.get_errno() not in NO_MORE  # each further try would search all memory for one
+        if ctypes.get_errno() in NO_MORE and _mapped(address, size):
+            left = False  # each further try would search all memory for one
         madvise(address, size, HUGEPAGE)
     return joined
+
+
+def _mapped(address: int, size: int) -> bool:
+    """Whether it is still there: another thread may have given it back, which the kernel says by ENOMEM, too."""
+    pages = np.zeros(size // mmap.PAGESIZE, np.uint8)
+    return bool(_call("mincore", ctypes.c_void_p)(address, size, pages.ctypes.data) == 0)
 
 
 def _full(size: int) -> Iterator[int]:

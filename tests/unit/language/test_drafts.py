@@ -140,7 +140,22 @@ async def test_a_run_that_fails_with_a_draft_is_made_again_without(drafting: Dra
         one = text([1, 2], 20)
         made.submit([one])
         assert await tokens(one) == written([1, 2], 20)
-    assert counted.failed_runs > 0
+    assert counted.failed_runs == 1  # nothing is drafted for a while
+    assert counted.value("draft_tokens_total") == 0
+
+
+async def test_a_draft_that_fails_makes_no_run_of_others_smaller(drafting: Draft) -> None:
+    runs = FakeRuns()
+    runs.most = 3
+    async with scheduler(runs, speculative=SPECULATIVE) as made:
+        made.submit([one := text([1, 2], 8)])
+        await tokens(one)
+        runs.most, runs.runs = None, []
+        texts = [text([number, 3], 8) for number in range(4)]
+        made.submit(texts)
+        for each in texts:
+            await tokens(each)
+    assert {rows for _, rows, steps in runs.runs if steps == 1} == {4}
 
 
 async def test_drafts_are_counted_and_how_many_were_right(drafting: Draft) -> None:

@@ -63,3 +63,13 @@ def test_drafts_grow_while_they_are_right_and_shrink_where_they_are_not() -> Non
         lengths.append(len(lookup.draft(64)))
         lookup.came(lengths[-1], lengths[-1] if right else 0)
     assert lengths == [2, 3, 4, 5, 4, 3, 4, 3, 2, 1, 1, 1]
+
+
+def test_drafts_shrink_at_once_however_many_of_them_were_right() -> None:
+    lookup = PromptLookup()
+    lookup.add([4, 4])
+    lengths = []
+    for step in range(54):
+        lengths.append(len(lookup.draft(4)))
+        lookup.came(lengths[-1], lengths[-1] if step < 50 else 0)
+    assert lengths[-5:] == [4, 4, 3, 2, 1]
