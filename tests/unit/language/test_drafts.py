@@ -39,8 +39,9 @@ def made_by(runs: FakeRuns, text: Sequence) -> list[News]:
     work = batch(runs, speculative=SPECULATIVE)
     work.join(text)
     news = []
-    while work.rows:
+    for _ in range(1 + text.limit):  # each turn makes a token at least
         news += turn(work)
+    assert not work.rows
     return news
 
 

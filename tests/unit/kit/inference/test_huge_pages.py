@@ -1,3 +1,5 @@
+"""What is there comes into huge pages, what is not there is left alone, and a kernel without them is no failure."""
+
 import ctypes
 import errno
 import mmap
