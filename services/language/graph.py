@@ -10,6 +10,11 @@ from services.kit.inference.manifest import Generation
 
 TOKEN_IDS, START, OUT_INDEX = "token_ids", "start", "out_index"  # int64 [rows, steps], [rows], [draws]
 STEPS, PLACES = "steps", "places"  # int64 [steps], [room in the cache]: 0, 1, ...
+# int64 [4]: the shape that queries, [rows, heads, steps, head_dim], get before they are multiplied with keys; 0: as it
+# is, -1: what is left. Each is a product of its own, as a CPU gives them the same bits in every run then; on a GPU,
+# which is quicker with few and large products, all that share keys are one. Only with FP32: others are for GPUs.
+QUERIES = "queries"
+BY_QUERY = (0, -1, 1, 0)
 # bool [1]: whether every top_k is 1 and no logit changes, so that tokens are found more quickly. Only with FP32: other
 # precisions are for GPUs, where runs are recorded, which takes a graph without branches.
 PLAIN = "plain"
@@ -24,6 +29,17 @@ TOP_TOKEN, TOP_LOGPROB = "top_token", "top_logprob"  # int64, float32 [draws, ca
 SOURCE, SOURCE_LENGTH = "source", "source_length"  # of the encoder: int64 [rows, tokens], [rows]
 
 MOST_CANDIDATES, MOST_ALTERNATIVES = 64, 20
+ROOM = 16  # tokens; room in a cache is a multiple of it, for the last columns of other products are rounded otherwise
+
+
+def queries(generation: Generation, device: str) -> tuple[int, int, int, int]:
+    """How they lie in the products of attention on a device."""
+    return BY_QUERY if device == "cpu" else (0, generation.kv_heads, -1, 0)
+
+
+def room(tokens: int) -> int:
+    """What a cache has at least for so many."""
+    return -(-tokens // ROOM) * ROOM
 
 
 def candidates(generation: Generation) -> int:
@@ -48,13 +64,14 @@ def cross(layers: int) -> list[str]:
 
 def decoder_inputs(generation: Generation) -> list[TensorSpec]:
     """All of them."""
+    float32 = generation.precision == "FP32"
     rows, draws, cache = (-1,), (-1, 1), (-1, generation.kv_heads, -1, generation.head_dim)
     own = [
         TensorSpec(TOKEN_IDS, "INT64", (-1, -1)),
         TensorSpec(START, "INT64", rows),
         *(TensorSpec(name, "INT64", rows) for name in (STEPS, PLACES)),
-        *((TensorSpec(PLAIN, "BOOL", (1,)),) if generation.precision == "FP32" else ()),
         TensorSpec(OUT_INDEX, "INT64", rows),
+        *((TensorSpec(QUERIES, "INT64", (4,)), TensorSpec(PLAIN, "BOOL", (1,))) if float32 else ()),
         *(TensorSpec(name, "FP32", draws) for name in (TEMPERATURE, TOP_P, MIN_P, UNIFORM)),
         *(TensorSpec(name, "INT64", draws) for name in (TOP_K, FORCED)),
         TensorSpec(RANKS, "INT64", rows),

@@ -131,6 +131,8 @@ def _verified(
     decoder = Engine(bundle.path / bundles.MODEL, settings, stream=stream)
     check_interface(bundle, decoder, graph.decoder_inputs(generation), graph.decoder_outputs())
     inputs, expected = bundles.known_answers(bundle)
+    if graph.QUERIES in inputs:
+        inputs[graph.QUERIES] = np.array(graph.queries(generation, decoder.device))
     encoder = None
     if generation.max_source:
         encoder = Engine(bundle.path / ENCODER, settings)

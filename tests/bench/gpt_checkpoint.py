@@ -11,8 +11,9 @@ import onnx
 from onnx import numpy_helper
 
 from services.kit.inference import bundle as bundles
+from services.kit.inference.manifest import Generation
 
-MATRICES = ("qk", "v", "o", "gate", "up", "down")  # of a layer, in the order of the graph
+MATRICES = ("qkv", "o", "gate", "up", "down")  # of a layer, in the order of the graph
 
 
 def write(bundle: Path, folder: Path) -> None:
@@ -40,14 +41,14 @@ def write(bundle: Path, folder: Path) -> None:
             pad_token_id=generation.end[0],
         )
     )
-    network.load_state_dict(_named(weights, generation.layers, generation.heads * generation.head_dim))
+    network.load_state_dict(_named(weights, generation))
     network.save_pretrained(folder)
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(bundle / generation.tokenizer), eos_token="<|end|>")
     tokenizer.save_pretrained(folder)
 
 
 def _weights(model: Path) -> dict[str, Any]:
-    """By name; the matrices of layer n as "n.qk", "n.v" and so on, [out, in]."""
+    """By name; the matrices of layer n as "n.qkv", "n.o" and so on, [out, in]."""
     import torch
 
     arrays = {
@@ -66,23 +67,22 @@ def _number(name: str) -> int:
     return int(name.removeprefix("val_"))
 
 
-def _named(weights: dict[str, Any], layers: int, queries: int) -> dict[str, Any]:
-    """By the names that transformers has for them."""
+def _named(weights: dict[str, Any], generation: Generation) -> dict[str, Any]:
+    """By the names that transformers has for them; what makes queries smaller in the graph is in none of them."""
+    sizes = [heads * generation.head_dim for heads in (generation.heads, generation.kv_heads, generation.kv_heads)]
+    scale = generation.head_dim**-0.5
     tokens = weights["network.tokens.weight"]
     found = {"model.embed_tokens.weight": tokens, "lm_head.weight": tokens}
     found["model.norm.weight"] = weights["network.norm.weight"]
-    for layer in range(layers):
+    for layer in range(generation.layers):
         own, attention = f"model.layers.{layer}", f"model.layers.{layer}.self_attn"
         found[f"{own}.input_layernorm.weight"] = weights[f"network.layers.{layer}.attention_norm.weight"]
         found[f"{own}.post_attention_layernorm.weight"] = weights[f"network.layers.{layer}.mlp_norm.weight"]
-        found[f"{attention}.q_norm.weight"] = weights[f"attention.{layer}.query_norm.weight"]
+        found[f"{attention}.q_norm.weight"] = weights[f"attention.{layer}.query_norm.weight"] / scale
         found[f"{attention}.k_norm.weight"] = weights[f"attention.{layer}.key_norm.weight"]
-        found[f"{attention}.q_proj.weight"], found[f"{attention}.k_proj.weight"] = (
-            weights[f"{layer}.qk"][:queries],
-            weights[f"{layer}.qk"][queries:],
-        )
-        for name, part in (("v_proj", "v"), ("o_proj", "o")):
-            found[f"{attention}.{name}.weight"] = weights[f"{layer}.{part}"]
+        for name, part in zip("qkv", weights[f"{layer}.qkv"].split(sizes), strict=True):
+            found[f"{attention}.{name}_proj.weight"] = part.contiguous()
+        found[f"{attention}.o_proj.weight"] = weights[f"{layer}.o"]
         for part in ("gate", "up", "down"):
             found[f"{own}.mlp.{part}_proj.weight"] = weights[f"{layer}.{part}"]
     return found

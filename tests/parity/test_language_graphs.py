@@ -129,7 +129,7 @@ def test_another_network_is_told_from_the_one_that_was_exported() -> None:
 
 
 def test_weights_in_half_the_bytes_become_what_the_network_has() -> None:
-    made = small(attention_bias=True)  # a Qwen2, its embedding tied
+    made = small(head_norm=True)  # a Qwen3, its embedding tied
     exported = export(made, half_file=True)
     assert exported.difference < 1e-5
     weights = sum(weight.numel() for weight in made.parameters())

@@ -12,6 +12,7 @@ import numpy as np
 
 from services.kit.inference.bundle import Array
 from services.kit.inference.engine import BFLOAT16
+from services.language import graph
 from services.language.engine.storage import HostStorage, Storage, Stretch
 
 
@@ -56,8 +57,8 @@ class Cache:
         smallest: int = 64,
         blank: Blank = HostStorage,
     ) -> None:
-        self._heads, self._width, self._longest = heads, width, longest
-        self._capacity, self._smallest = max(capacity, longest), min(smallest, longest)
+        self._heads, self._width, self._longest = heads, width, graph.room(longest)
+        self._capacity, self._smallest = max(capacity, self._longest), min(smallest, self._longest)
         self._kind = KINDS[precision]
         self._blocks = blocks
         self.storage = blank(blocks, self._capacity * heads * width, self._kind.dtype)

@@ -18,7 +18,7 @@ from services.language.engine.cuda import Cuda
 from services.language.engine.cuda_storage import CudaStorage
 from services.language.engine.storage import BYTES
 
-ON_HOST = (graph.PLAIN,)  # which branch is taken is decided there
+ON_HOST = (graph.PLAIN, graph.QUERIES)  # which branch is taken and which shape is made are decided there
 # How often it is tried to record a shape: what its session has not reserved it cannot get meanwhile; the run after that
 # reserves it.
 RECORDINGS = 2

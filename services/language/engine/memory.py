@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from services.kit.errors import StartupError
 from services.kit.inference.manifest import Generation
+from services.language import graph
 from services.language.engine.cache import Blank, Cache
 from services.language.engine.prefixes import BLOCK
 from services.language.engine.storage import HostStorage
@@ -56,7 +57,7 @@ def caches(
     blocks, width = 2 * generation.layers, generation.head_dim
     token = Cache.token_bytes(blocks, generation.kv_heads, width, precision)
     source_token = Cache.token_bytes(blocks, generation.heads, width, precision)
-    text, source = generation.max_tokens * token, generation.max_source * source_token
+    text, source = graph.room(generation.max_tokens) * token, graph.room(generation.max_source) * source_token
     whole = text + source
     if mib * MIB < whole:
         needed = -(-whole // MIB)

@@ -187,6 +187,7 @@ class Runs:
             graph.STEPS: (shape.steps,),
             graph.PLACES: (shape.size,),
             graph.PLAIN: (1,),
+            graph.QUERIES: (4,),
             graph.OUT_INDEX: (draws,),
             graph.RANKS: (candidates,),
             graph.TOP_TOKEN: (draws, candidates),
@@ -207,6 +208,8 @@ class Runs:
             bound: Bound = GpuBound(self._cuda, session, inputs, outputs, number, shared=shared)
         else:
             bound = Bound(session, inputs, outputs)
+        if graph.QUERIES in bound.given.arrays:
+            bound.given.arrays[graph.QUERIES][:] = graph.queries(self._generation, self._decoder.device)
         layers = self._generation.layers
         cache = self._stage if shape.staged and self._stage is not None else self.cache
         bound.bind_cache(cache, shape.first, rows, graph.past(layers), graph.present(layers))

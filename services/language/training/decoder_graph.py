@@ -1,6 +1,8 @@
 """DecoderGraph and EncoderGraph: the networks as the exporter has to see them, with caches."""
 
+import copy
 from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -10,14 +12,22 @@ from services.language.training.decoder import Decoder
 from services.language.training.encoder_decoder import EncoderDecoder
 from services.language.training.layers import ACTIVATIONS, Attention, CrossAttention, FeedForward, Layer
 
+Weighted = TypeVar("Weighted", bound=nn.Module)
+
 
 class DecoderGraph(nn.Module):
-    """One graph for whole prompts, pieces of them and one more token of many texts; they may be mixed in a run."""
+    """One graph for whole prompts, pieces of them and one more token of many texts; they may be mixed in a run.
 
-    def __init__(self, network: Decoder | EncoderDecoder) -> None:
+    Args:
+        by_query: whether it is told how queries lie in the products of attention, and each may have one of its own.
+    """
+
+    def __init__(self, network: Decoder | EncoderDecoder, *, by_query: bool) -> None:
         super().__init__()
         self.network = network
-        self.attention = nn.ModuleList(_Projected(layer.attention) for layer in _of(network.layers))
+        self.attention = nn.ModuleList(
+            _SelfAttention(layer.attention, scaled=by_query) for layer in _of(network.layers)
+        )
         self.feed_forward = _feed_forward(network.layers)
 
     def forward(
@@ -27,6 +37,7 @@ class DecoderGraph(nn.Module):
         steps: Tensor,
         places: Tensor,
         out_index: Tensor,
+        form: Sequence[Tensor],
         source: Sequence[Tensor],
         past: Sequence[Tensor],
     ) -> tuple[Tensor, ...]:
@@ -37,6 +48,7 @@ class DecoderGraph(nn.Module):
             start: int64 [B], the tokens of each row that are in the cache.
             steps, places: int64 [T] and [M]: 0, 1, ...
             out_index: int64 [N], which of the B * T positions.
+            form: how queries lie in the products of attention, int64 [4], as for `nodes.formed`; or nothing.
             source: empty, or the lengths of the sources, int64 [B], and keys and values of every layer.
             past: keys and values of every layer, each [B, kv_heads, M, head_dim].
         """
@@ -46,12 +58,11 @@ class DecoderGraph(nn.Module):
         if self.network.positions is not None:
             x = x + self.network.positions(positions)
         more, present = None, []
-        mask = self._mask(last, places, past[0].dtype)
+        mask, rotation = self._mask(last, places, form, past[0].dtype), self._rotation(positions)
         parts = zip(_of(self.network.layers), self.attention, self.feed_forward, strict=True)
         for index, (layer, attention, feed_forward) in enumerate(parts):
-            assert isinstance(attention, _Projected)
             y, x = _normalised(x, more, layer.attention_norm)
-            more, *cache = self._attention(attention, y, positions, start, mask, *past[2 * index : 2 * index + 2])
+            more, *cache = attention(y, rotation, start, mask, form, *past[2 * index : 2 * index + 2])
             present += cache
             if layer.cross is not None and layer.cross_norm is not None:
                 y, x = _normalised(x, more, layer.cross_norm)
@@ -62,29 +73,19 @@ class DecoderGraph(nn.Module):
         rows = nodes.gathered(x, out_index)
         return (self.network.logits(rows).float(), *present)
 
-    def _mask(self, last: Tensor, places: Tensor, dtype: torch.dtype) -> Tensor:
-        """[B, 1, heads / kv_heads * T, M]: 0 where a position sees a key, else what makes it too small."""
+    def _mask(self, last: Tensor, places: Tensor, form: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+        """0 where a position sees a key, else what makes it too small: [B, 1, heads / kv_heads * T, M] or formed."""
         config = self.network.config
         mask = torch.where(places <= last[:, None, :, None], 0.0, -1e9).to(dtype)
+        if form:
+            return nodes.formed(torch.cat([mask] * config.heads, 1), *form)
         return torch.cat([mask] * (config.heads // config.kv_heads), 2)
 
-    def _attention(
-        self,
-        part: "_Projected",
-        x: Tensor,
-        positions: Tensor,
-        start: Tensor,
-        mask: Tensor,
-        keys: Tensor,
-        values: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        queries_and_keys, v = part(x)
-        if isinstance(self.network, Decoder) and self.network.positions is None:
-            tables = self.network.cosines, self.network.sines
-            queries_and_keys = nodes.rotated(queries_and_keys, *tables, positions)
-        q, k = torch.split(queries_and_keys, [self.network.config.heads, self.network.config.kv_heads], 1)
-        keys, values = nodes.scattered(keys, k, start), nodes.scattered(values, v, start)
-        return part.output(nodes.causal_attention(q, keys, values, mask)), keys, values
+    def _rotation(self, positions: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
+        """Cosines, sines and which of them; None where positions are learned."""
+        if isinstance(self.network, EncoderDecoder) or self.network.positions is not None:
+            return None
+        return self.network.cosines, self.network.sines, positions
 
 
 class EncoderGraph(nn.Module):
@@ -134,23 +135,46 @@ def _feed_forward(layers: nn.ModuleList) -> nn.ModuleList:
     return nn.ModuleList(_Gated(layer.mlp) if layer.mlp.gated else layer.mlp for layer in _of(layers))
 
 
-class _Projected(nn.Module):
-    """Queries and keys of one product, which are rotated together, and values of another one."""
+class _SelfAttention(nn.Module):
+    """Attention of a text over itself, with what it has computed of earlier tokens.
 
-    def __init__(self, part: Attention) -> None:
+    Args:
+        scaled: whether queries are so small that their products with keys need not be made smaller.
+    """
+
+    def __init__(self, part: Attention, *, scaled: bool) -> None:
         super().__init__()
-        self.head_dim, self.heads, self.kv_heads = part.head_dim, part.heads, part.kv_heads
-        self.query_norm, self.key_norm, self.output = part.query_norm, part.key_norm, part.output
-        rows = torch.split(torch.arange(part.qkv.out_features), (part.heads + part.kv_heads) * part.head_dim)
-        self.queries_and_keys, self.values = (_rows(part.qkv, some) for some in rows)
+        self.head_dim, self.heads = part.head_dim, [part.heads, part.kv_heads, part.kv_heads]
+        self.qkv, self.output = part.qkv, part.output
+        self.query_norm, self.key_norm = part.query_norm, part.key_norm
+        scale = part.head_dim**-0.5
+        if scaled and self.query_norm is not None:
+            self.query_norm = _scaled(self.query_norm, part.head_dim, scale)
+        elif scaled:
+            self.qkv = _scaled(self.qkv, part.heads * part.head_dim, scale)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, heads + kv_heads, T, head_dim] and [B, kv_heads, T, head_dim]."""
-        first, values = (nodes.by_head(part(x), self.head_dim) for part in (self.queries_and_keys, self.values))
+    def forward(
+        self,
+        x: Tensor,
+        rotation: tuple[Tensor, Tensor, Tensor] | None,
+        start: Tensor,
+        mask: Tensor,
+        form: Sequence[Tensor],
+        keys: Tensor,
+        values: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """What it adds, [B, T, width], and keys and values with those of these tokens."""
+        q, k, v = torch.split(nodes.by_head(self.qkv(x), self.head_dim), self.heads, 1)
         if self.query_norm is not None and self.key_norm is not None:
-            q, k = torch.split(first, [self.heads, self.kv_heads], 1)
-            first = torch.cat((nodes.rms_norm(q, self.query_norm), nodes.rms_norm(k, self.key_norm)), 1)
-        return first, values
+            q, k = nodes.rms_norm(q, self.query_norm), nodes.rms_norm(k, self.key_norm)
+        if rotation is not None:
+            q, k = nodes.rotated(q, *rotation), nodes.rotated(k, *rotation)
+        keys, values = nodes.scattered(keys, k, start), nodes.scattered(values, v, start)
+        if form:
+            attended = nodes.attention_by_query(q, keys, values, mask, *form)
+        else:
+            attended = nodes.causal_attention(q, keys, values, mask)
+        return self.output(attended), keys, values
 
 
 class _Gated(nn.Module):
@@ -163,6 +187,15 @@ class _Gated(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down(self.activation(self.gate(x)) * self.up(x))  # type: ignore[no-any-return]
+
+
+def _scaled(module: Weighted, rows: int, scale: float) -> Weighted:
+    """A copy, some of whose first numbers are that much smaller."""
+    module = copy.deepcopy(module)
+    with torch.no_grad():
+        for weight in module.parameters():
+            weight[:rows] *= scale
+    return module
 
 
 def _rows(linear: nn.Linear, rows: Tensor) -> nn.Linear:

@@ -3,9 +3,11 @@
 The decoder's graph takes, B, T, N, K, A, M and S being any sizes from 1 on:
 
     token_ids int64 [B, T], start int64 [B], steps int64 [T], places int64 [M], out_index int64 [N];
+    with FP32, queries int64 [4]: (0, -1, 1, 0) where each query is a product of its own in attention, so that a CPU
+        gives all the same bits, or (0, kv_heads, -1, 0) where all that share keys are one product;
     what the sampler takes, and, with FP32, plain, bool [1]: whether all draws are of the most probable token, as it is;
     with an encoder: source_length int64 [B] and cross_k_0, cross_v_0, cross_k_1, ... [B, heads, S, head_dim];
-    past_k_0, past_v_0, past_k_1, ... [B, kv_heads, M, head_dim].
+    past_k_0, past_v_0, past_k_1, ... [B, kv_heads, M, head_dim]; M is a multiple of 16.
 
 It gives what the sampler does and present_k_0, present_v_0, ..., which may be bound to the memory of past_k_0, ...
 The encoder's graph takes source int64 [B, S] and source_length int64 [B], and gives cross_k_0, cross_v_0, ...
@@ -19,6 +21,7 @@ import torch
 from torch import nn
 
 from services.kit.inference.manifest import Generation
+from services.language.graph import BY_QUERY
 from services.language.training.decoder import Decoder
 from services.language.training.decoder_graph import DecoderGraph, EncoderGraph
 from services.language.training.encoder_decoder import EncoderDecoder
@@ -51,9 +54,10 @@ def to_onnx(network: Network, precision: Precision = "FP32", *, half_file: bool 
     Raises:
         NotExportableError: the file would be larger than ONNX allows.
     """
-    graph = DecoderGraph(_in_precision(network, precision))
+    graph = DecoderGraph(_in_precision(network, precision), by_query=precision == "FP32")
     source = ["source_length", *_of_layers("cross", network)] if isinstance(network, EncoderDecoder) else []
-    inputs = ["token_ids", "start", "steps", "places", "out_index", *source, *_of_layers("past", network)]
+    inputs = ["token_ids", "start", "steps", "places", "out_index", *(["queries"] if precision == "FP32" else [])]
+    inputs += [*source, *_of_layers("past", network)]
     model = exported(graph, _example(network, precision), inputs, ["logits", *_of_layers("present", network)])
     whole = with_sampler(model, network.config.vocab, branches=precision == "FP32")
     return finished(whole, half=half_file)
@@ -120,7 +124,8 @@ def _example(network: Network, precision: Precision) -> tuple[Any, ...]:
         cross = [torch.zeros(2, config.heads, 6, config.head_dim, dtype=dtype) for _ in range(2 * config.layers)]
         source = [integers(2), *cross]
     token_ids, start, steps, places = integers(2, 3), integers(2), integers(3), integers(7)
-    return token_ids, start, steps, places, integers(5), source, past
+    form = [torch.tensor(BY_QUERY)] if precision == "FP32" else []
+    return token_ids, start, steps, places, integers(5), form, source, past
 
 
 def _of_layers(kind: str, network: Network) -> list[str]:

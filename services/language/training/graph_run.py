@@ -8,6 +8,7 @@ import numpy as np
 from services.kit.inference.bundle import Array
 from services.kit.inference.datatypes import NUMPY, OF_ONNX
 from services.kit.training.export import session
+from services.language.graph import BY_QUERY, room
 from services.language.training.sampler import OF_DRAWS, OUTPUTS
 
 
@@ -41,7 +42,7 @@ class GraphRun:
         """An empty cache for `batch` texts of at most `memory` tokens, over these sources if any."""
         past = {}
         for name, (datatype, (_, heads, _, width)) in self._caches().items():
-            past[name] = np.full((batch, heads, memory, width), fill, NUMPY[datatype])
+            past[name] = np.full((batch, heads, room(memory), width), fill, NUMPY[datatype])
         return Cache(past, self.encoded(sources) if sources else {})
 
     def encoded(self, sources: Sequence[Sequence[int]]) -> dict[str, Array]:
@@ -65,7 +66,7 @@ class GraphRun:
         inputs |= counted(token_ids.shape[1], cache.memory)
         inputs |= greedy(len(out_index)) | sampling | cache.source
         if "plain" in self._shapes:
-            inputs |= plain(sampling)
+            inputs |= of_float32(sampling)
         binding = self._decoder.io_binding()
         for name, array in inputs.items():
             binding.bind_cpu_input(name, np.ascontiguousarray(array[:, np.newaxis] if name in OF_DRAWS else array))
@@ -128,10 +129,10 @@ def counted(steps: int, memory: int) -> dict[str, Array]:
     return {"steps": np.arange(steps), "places": np.arange(memory)}
 
 
-def plain(sampling: Mapping[str, Array]) -> dict[str, Array]:
-    """Whether draws with these wishes are of the most probable token as it is."""
+def of_float32(sampling: Mapping[str, Array]) -> dict[str, Array]:
+    """What only graphs of that precision take, on a CPU, with these wishes for draws."""
     drawn = (sampling.get("top_k", np.ones(1)) > 1).any() or "adjust_index" in sampling
-    return {"plain": np.array([not drawn])}
+    return {"plain": np.array([not drawn]), "queries": np.array(BY_QUERY)}
 
 
 def padded(rows: Sequence[Sequence[int]]) -> Array:

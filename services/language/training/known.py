@@ -13,7 +13,7 @@ from services.kit.inference.bundle import Array
 from services.language.training.encoder_decoder import EncoderDecoder
 from services.language.training.graph import Network, Precision
 from services.language.training.graph_check import random_texts
-from services.language.training.graph_run import GraphRun, counted, padded, plain
+from services.language.training.graph_run import GraphRun, counted, of_float32, padded
 from services.language.training.sampler import CANDIDATES, OF_DRAWS
 
 MEMORY = 64
@@ -64,7 +64,7 @@ def known_answers(
     answers |= {name: answers[name][:, np.newaxis] for name in ("token", "logprob")}
     inputs |= counted(inputs["token_ids"].shape[1], MEMORY)
     if precision == "FP32":
-        inputs |= plain(inputs)
+        inputs |= of_float32(inputs)
     return inputs | _caches(run, len(texts), precision), answers
 
 

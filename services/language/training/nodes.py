@@ -1,8 +1,10 @@
 """ONNX's own nodes as torch functions; only an exporter can run them.
 
-A product of matrices that are both computed never gets one row: ONNX Runtime's CPU kernel rounds one row otherwise than
-several, and a text would depend on how it was cut into runs. So where every head has keys of its own, attention repeats
-its first query and drops the answer; where several share them, their queries are the rows of one product.
+ONNX Runtime's CPU kernel rounds a product of two matrices that are both computed otherwise where the first one has a
+single row, and a text would depend on how it was cut into runs. So on the CPU each query of a text over itself is a
+product of its own, which is also the quickest one: it reads keys and values where they lie. What is for a GPU, and what
+reads sources, never has a single row: where every head has keys of its own, the first query comes twice and its first
+answer is dropped; where several share them, their queries are the rows of one product.
 """
 
 from collections.abc import Sequence
@@ -31,6 +33,24 @@ def gathered(x: Tensor, index: Tensor) -> Tensor:
 def scattered(cache: Tensor, new: Tensor, start: Tensor) -> Tensor:
     """The cache [B, heads, M, head_dim] with `new` [B, heads, T, head_dim] written from `start` [B] on."""
     return _node("TensorScatter", [cache, new, start], cache, {"axis": 2, "mode": "linear"})
+
+
+def attention_by_query(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor, form: Tensor) -> Tensor:
+    """[B, T, heads * head_dim] from queries [B, heads, T, head_dim], whose products with keys are not scaled.
+
+    Args:
+        mask: added to the products, as `formed` gives it.
+        form: what queries are the rows of one product, as for `formed`.
+    """
+    batch, heads, steps, width = q.shape
+    y = _node("Attention", [formed(q, form), keys, values, mask], q, {"scale": 1.0}, (batch, heads * steps, 1, width))
+    return _side_by_side(_reshaped(y, (0, heads, -1, width), q.shape))
+
+
+def formed(x: Tensor, form: Tensor) -> Tensor:
+    """[B, heads, T, N] in another shape, [B, heads * T, 1, N] where `form`, int64 [4], is (0, -1, 1, 0)."""
+    batch, heads, steps, width = x.shape
+    return _node("Reshape", [x, form], x, None, (batch, heads * steps, 1, width))
 
 
 def causal_attention(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:

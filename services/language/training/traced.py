@@ -37,8 +37,10 @@ def integers(*shape: int) -> Tensor:
 
 
 def _free(example: Tensor | list[Tensor]) -> Any:
-    """Which sizes of an example may be any; those of heads and their numbers may not, nor those of pairs."""
+    """Which sizes of an example may be any; those of heads and their numbers may not, nor those of pairs and shapes."""
     if isinstance(example, list):
         return [_free(tensor) for tensor in example]
+    if example.shape == (4,) and example.dtype == torch.int64:
+        return {}
     auto = torch.export.Dim.AUTO
     return {0: auto, 2: auto} if example.ndim == 4 else {0: auto, 1: auto} if example.shape[1:] == (3,) else {0: auto}

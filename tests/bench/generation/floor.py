@@ -18,13 +18,14 @@ import numpy as np
 from services.kit.inference import bundle as bundles
 from services.kit.inference.bundle import Array, Bundle
 from services.kit.inference.engine import Engine, EngineSettings
+from services.language import graph
 from services.language.engine.cache import Cache
 from services.language.engine.cuda import Cuda
 from services.language.engine.cuda_storage import CudaStorage
 from services.language.engine.drawn import Draws, Wishes
 from services.language.engine.gpu_bound import GpuBound
 from services.language.engine.runs import Runs
-from services.language.training.graph_run import counted, greedy, plain
+from services.language.training.graph_run import counted, greedy, of_float32
 from services.language.training.sampler import OF_DRAWS
 from tests.bench.generation.load import Made, Text
 
@@ -41,7 +42,7 @@ class Floor:
     """
 
     def __init__(self, bundle: Bundle, rows: int, longest: int, threads: int, *, joined: bool) -> None:
-        self._rows, self._longest, self._joined = rows, longest, joined
+        self._rows, self._longest, self._joined = rows, graph.room(longest), joined
         self._open(bundle, threads)
 
     def _open(self, bundle: Bundle, threads: int) -> None:
@@ -103,7 +104,7 @@ class Floor:
         tokens = np.arange(rows * steps).reshape(rows, steps)
         last = np.arange(rows) * steps + steps - 1
         draws = {name: array[:, np.newaxis] if name in OF_DRAWS else array for name, array in greedy(rows).items()}
-        draws |= counted(steps, room) | plain({})
+        draws |= counted(steps, room) | of_float32({})
         inputs = {"token_ids": tokens, "start": np.zeros(rows, np.int64), "out_index": last, **draws}
         for name, array in inputs.items():
             binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)

@@ -16,7 +16,7 @@ HEADS, WIDTH, BLOCKS = 3, 2, 4
 @pytest.fixture(params=["host", "gpu"])
 def cache(request: pytest.FixtureRequest) -> Cache:
     blank: Blank = HostStorage if request.param == "host" else partial(CudaStorage, Cuda(Runtime(), 0))
-    return Cache(BLOCKS, HEADS, WIDTH, capacity=8 * 64, longest=50, precision="FP32", smallest=4, blank=blank)
+    return Cache(BLOCKS, HEADS, WIDTH, capacity=8 * 64, longest=48, precision="FP32", smallest=4, blank=blank)
 
 
 def values(seed: int, tokens: int) -> Array:
@@ -28,7 +28,7 @@ def test_rows_keep_what_they_have_when_the_room_changes(cache: Cache) -> None:
     rows = [values(row, count) for row, count in enumerate(used)]
     for row, content in enumerate(rows):
         cache.write(row, 0, content)
-    for needed in (5, 9, 40, 50, 12, 4, 33, 1):
+    for needed in (5, 9, 40, 48, 12, 4, 33, 1):
         cache.settle(needed, used)
         assert cache.size >= max(needed, *used)
         for row, content in enumerate(rows):
@@ -47,8 +47,14 @@ def test_the_room_grows_at_once_and_shrinks_late(cache: Cache) -> None:
 
 
 def test_the_largest_room_is_what_a_text_may_have(cache: Cache) -> None:
-    assert [cache.room(tokens) for tokens in (1, 4, 5, 33, 50)] == [4, 4, 8, 50, 50]
-    assert cache.rooms == [4, 8, 16, 32, 50]
+    assert [cache.room(tokens) for tokens in (1, 4, 5, 33, 48)] == [4, 4, 8, 48, 48]
+    assert cache.rooms == [4, 8, 16, 32, 48]
+
+
+def test_there_is_room_for_whole_products() -> None:
+    cache = Cache(2, 1, 1, capacity=1, longest=50, precision="FP32")
+    assert cache.rooms == [64]
+    assert cache.rows(50) == 1
 
 
 def test_a_row_moves(cache: Cache) -> None:
@@ -93,14 +99,14 @@ def _blank_of(cache: Cache) -> Blank:
 
 
 def test_memory_that_is_reserved_is_not_exceeded(cache: Cache) -> None:
-    assert cache.rows(50) == 8 * 64 // 50
+    assert cache.rows(48) == 8 * 64 // 48
     assert cache.rows(30) == 8 * 64 // 32
 
 
 def test_room_that_a_long_text_had_goes_when_more_rows_need_the_memory(cache: Cache) -> None:
-    cache.settle(50, [0] * 8)
+    cache.settle(48, [0] * 8)
     cache.settle(30, [9] * 10)
-    assert cache.size == 50
+    assert cache.size == 48
     cache.settle(30, [*[9] * 10, 0])
     assert cache.size == 32
 
