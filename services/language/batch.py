@@ -57,6 +57,11 @@ class Batch:
         return [slot for slot, row in enumerate(self.rows) if row.to_read == 1 and row.scored_from is None]
 
     @property
+    def to_read(self) -> bool:
+        """Whether some text has more to read than the token that was made last."""
+        return any(row.to_read > 1 or row.scored_from is not None or not row.encoded for row in self.rows)
+
+    @property
     def reserved(self) -> int:
         """Tokens of the caches that the texts in work may fill until their ends."""
         return sum(row.longest + len(row.source or ()) for row in self.rows)

@@ -8,6 +8,7 @@ had, some of them sooner. (Speculative decoding: Leviathan et al., ICML 2023; dr
 LONGEST = 3  # tokens that are looked for at most; more of them are found less often, and foretell little better
 FIRST = 2  # tokens of the first draft
 MEMORY = 8  # guesses that say how good the next one is
+MISSES = 8  # times that nothing was found in a row; then it is looked again when so many tokens have come
 
 
 class PromptLookup:
@@ -22,11 +23,17 @@ class PromptLookup:
         self._next = FIRST
         self._guess: int | None = None
         self._sure = 0.5
+        self._missed = 0  # times in a row
 
     @property
     def known(self) -> int:
         """How many tokens of the text it has seen."""
         return len(self._tokens)
+
+    @property
+    def new(self) -> int:
+        """How many new tokens it is worth to look again after."""
+        return 1 if self._missed < MISSES else MISSES
 
     def add(self, tokens: list[int]) -> None:
         """What has come to the text since."""
@@ -51,9 +58,10 @@ class PromptLookup:
         for length in range(min(LONGEST, len(own)), 0, -1):
             place = self._behind.get(tuple(own[-length:]))
             if place is not None:
-                self._guess = own[place]
+                self._guess, self._missed = own[place], 0
                 count *= self._sure >= sure
                 return [own[place + step % (len(own) - place)] for step in range(count)]
+        self._missed += 1
         return []
 
     def came(self, drafted: int, right: int) -> None:

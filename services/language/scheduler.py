@@ -59,7 +59,7 @@ class Scheduler:
 
     async def __aenter__(self) -> "Scheduler":
         loop = asyncio.get_running_loop()
-        self._courier = Courier(loop)
+        self._courier = Courier(loop, self._settings.stream_interval_s)
         self._warm: asyncio.Future[None] = loop.create_future()
         self._ended = asyncio.Event()
         self._thread.start()
@@ -139,12 +139,17 @@ class Scheduler:
     def _step(self) -> None:
         """Lets out, lets in, reads and writes."""
         self._let_out()
+        if len(self._waiting) or self._batch.to_read:
+            self._read()
+        self._ran(self._runs.decode())
+
+    def _read(self) -> None:
+        """Lets in, and reads a piece of what is new."""
         busy = any(row.to_read == 1 for row in self._batch.rows)
         budget = self._settings.chunk_tokens if busy else self._settings.most_read
         if self._let_in(budget):
             self._ran(self._runs.encode())
         self._ran(self._runs.prefill(budget))
-        self._ran(self._runs.decode())
 
     def _let_out(self) -> None:
         """Those who left, or whose deadline has passed."""
@@ -215,15 +220,18 @@ class Scheduler:
         """Lets out the texts that a run ended, and tells what it made."""
         now = time.monotonic()
         wasted = {one.sequence for one in run.news if one.sequence.left and one.sequence.scored_from is None}
+        at_once = run.kind != "decode"
         for one in run.news:
             sequence = one.sequence
             if not sequence.first_token:
-                sequence.first_token = now
+                sequence.first_token, at_once = now, True
                 self._metrics.first_token(now - sequence.submitted)
             if one.finish is not None:
+                at_once = True
                 self._batch.remove(sequence)
                 self._admission.ended(now - sequence.started)
-        self._courier.tell(self._delivery.ran, run, len(wasted))
+        tell = self._courier.tell if at_once else self._courier.tell_later
+        tell(self._delivery.ran, run, len(wasted))
 
     def _end(self, failure: BaseException | None) -> None:
         """The thread has ended: after `close`, or because of `failure`. Nobody is left waiting. In the event loop."""

@@ -122,10 +122,11 @@ class Sequence:
             sure: the part of the last guesses that must have been right.
         """
         most = min(most, self.limit - len(self.made) - 1)
-        if most < 1 or not self.made or self.adjustments is not None:
-            return []
         known = self.lookup.known
-        self.lookup.add(self.tokens_from(known, self.tokens - known))
+        new = self.tokens - known
+        if most < 1 or not self.made or self.adjustments is not None or new < self.lookup.new:
+            return []
+        self.lookup.add(self.tokens_from(known, new))
         return self.lookup.draft(most, sure)
 
     def replay(self, given: list[int]) -> None:

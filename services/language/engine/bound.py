@@ -9,7 +9,7 @@ from services.kit.inference.bundle import Array, TensorSpec
 from services.kit.inference.datatypes import NUMPY
 from services.language import graph
 from services.language.engine.cache import Cache
-from services.language.engine.drawn import Draws, Wishes
+from services.language.engine.drawn import Drawn, Draws, Wishes
 from services.language.engine.storage import BYTES
 
 ALIGNED = 256  # bytes
@@ -51,6 +51,9 @@ class Bound:
         for name, value in NEUTRAL.items():
             self.given.arrays[name][:] = value
         self._wishes: Wishes | None = None  # that the memory holds
+        found = self.found.arrays
+        token, logprob = found[graph.TOKEN][:, 0], found[graph.LOGPROB][:, 0]
+        self._drawn = Drawn(token, logprob, found[graph.TOP_TOKEN], found[graph.TOP_LOGPROB])
         for name, array in self.given.arrays.items():
             device, number, address = self._place(self.given, name)
             self.binding.bind_input(name, device, number, array.dtype.type, array.shape, address)
@@ -94,6 +97,13 @@ class Bound:
     def run(self) -> None:
         """Computes what comes out of what it has taken. Raises whatever the runtime raises."""
         self._session.run_with_iobinding(self.binding)
+
+    def drawn(self, count: int) -> Drawn:
+        """What came out for the first draws."""
+        every = self._drawn
+        if count == len(every.token):
+            return every
+        return Drawn(*(array[:count] for array in (every.token, every.logprob, every.top_token, every.top_logprob)))
 
     def _packed(self, specs: Sequence[TensorSpec]) -> Packed:
         return Packed(specs, lambda size: np.zeros(size, BYTES))

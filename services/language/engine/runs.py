@@ -99,9 +99,7 @@ class Runs:
         if stage is not None:
             for row in range(rows):
                 self.cache.take(first + row, 0, stage, row, 0, steps)
-        count = len(draws.wishes.out_index)
-        token, logprob, *top = (bound.found.arrays[spec.name][:count] for spec in self._outputs)
-        return Drawn(token[:, 0], logprob[:, 0], *top)
+        return bound.drawn(len(draws.wishes.out_index))
 
     def close(self) -> None:
         """Gives back what it has on a GPU; nothing is run after that."""

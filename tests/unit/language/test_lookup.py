@@ -2,7 +2,7 @@
 
 import pytest
 
-from services.language.lookup import FIRST, PromptLookup
+from services.language.lookup import FIRST, MISSES, PromptLookup
 
 
 def drafted(tokens: list[int], most: int = 2) -> list[int]:
@@ -73,3 +73,15 @@ def test_drafts_shrink_at_once_however_many_of_them_were_right() -> None:
         lengths.append(len(lookup.draft(4)))
         lookup.came(lengths[-1], lengths[-1] if step < 50 else 0)
     assert lengths[-5:] == [4, 4, 3, 2, 1]
+
+
+def test_a_text_that_repeats_nothing_is_looked_at_less_often_until_it_does() -> None:
+    lookup = PromptLookup()
+    for token in range(MISSES):
+        assert lookup.new == 1
+        lookup.add([token])
+        assert lookup.draft(2) == []
+    assert lookup.new == MISSES
+    lookup.add([0])
+    assert lookup.draft(2) == [1, 2]
+    assert lookup.new == 1
