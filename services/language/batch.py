@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from services.kit.inference.bundle import Array
-from services.language.drafts import SURE, Drafts
+from services.language.drafts import SURE, SURE_ALONE, Drafts
 from services.language.draws import Draw, arrays, news
 from services.language.engine.drawn import Draws
 from services.language.engine.memory import Memory
@@ -173,7 +173,7 @@ class Batch:
             self._resting = max(0, self._resting - 1)
             return None
         room = self._room() - 1 - max(row.cached for row in self.rows[: writing[-1] + 1])
-        sure = SURE if len(self.rows) > 1 else 0.0
+        sure = SURE if len(self.rows) > 1 else SURE_ALONE
         drafts = Drafts({slot: self.rows[slot] for slot in writing}, min(most, room), sure)
         return drafts if drafts.steps > 1 else None
 

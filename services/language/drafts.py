@@ -8,8 +8,9 @@ from services.kit.inference.bundle import Array
 from services.language.draws import Draw
 from services.language.sequence import Sequence
 
-# The part of a text's last guesses that must have been right where others wait for the step that drafts make longer.
-SURE = 0.75
+# The part of a text's last guesses that must have been right, as drafts make a step longer: of a text alone, and of one
+# among others, which wait for it.
+SURE_ALONE, SURE = 0.45, 0.75
 
 
 class Drafts:

@@ -61,9 +61,9 @@ WAYS: dict[str, dict[str, Any]] = {
 def prompts() -> list[str]:
     """Beginnings of functions, of several lengths."""
     source, found = random.Random(1), list[str]()
-    files = sorted(path for path in (ROOT / "services").rglob("*.py") if path.stat().st_size > 4000)
-    for path in source.sample(files, TEXTS):
-        text = path.read_text("utf-8")
+    texts = [path.read_text("utf-8") for path in sorted((ROOT / "services").rglob("*.py"))]
+    texts = [text for text in texts if len(text) > 4000 and "def " in text[len(text) // 2 :]]
+    for text in source.sample(texts, TEXTS):
         begin = text.index("def ", source.randrange(len(text) // 2))
         found.append(text[begin : begin + source.choice((60, 200, 500))])
     return found
