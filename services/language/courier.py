@@ -18,7 +18,7 @@ class Courier:
     the loop does then takes a core from the run: what can wait is carried together.
 
     Args:
-        interval_s: how long calls that can wait do so, up to the next one.
+        interval_s: how long calls that can wait do so, and up to the next one.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, interval_s: float) -> None:
@@ -32,16 +32,21 @@ class Courier:
     def tell(self, callback: Callable[..., None], *arguments: Any) -> None:
         """Calls it in the event loop soon; one thread may say so, here and below."""
         self._held.append((callback, arguments))
-        self._gone = time.monotonic()
-        self._calls.put(self._held)
-        self._held = []
+        self.flush()
 
     def tell_later(self, callback: Callable[..., None], *arguments: Any) -> None:
-        """Calls it with whatever is told next, or soon where nothing was for `interval_s`."""
+        """Calls it with what is told next, or soon where nothing was for `interval_s`; else flush."""
         if time.monotonic() - self._gone >= self._interval_s:
             self.tell(callback, *arguments)
         else:
             self._held.append((callback, arguments))
+
+    def flush(self) -> None:
+        """What waits does so no longer."""
+        if self._held:
+            self._gone = time.monotonic()
+            self._calls.put(self._held)
+            self._held = []
 
     def close(self) -> None:
         """Returns when the loop knows everything that was told."""

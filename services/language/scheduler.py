@@ -2,7 +2,7 @@
 
 One thread owns the graphs. Between two runs it lets in who waits, lets out who has ended, left or is too late, then
 reads a piece of the prompts that are new, and takes every other text one token further, or more where drafts are right.
-What a run gave goes to the event loop while the next one is under way: there it is counted, turned into text, and sent.
+What a run gave goes to the event loop while a later one is under way: there it is counted, turned into text, and sent.
 Where a run fails, the texts that no run can take end, and the others go on. (Continuous batching: Yu et al., Orca, OSDI
 2022; chunked prefill: Agrawal et al., Sarathi-Serve, OSDI 2024.)
 """
@@ -147,7 +147,10 @@ class Scheduler:
         """Lets in, and reads a piece of what is new."""
         busy = any(row.to_read == 1 for row in self._batch.rows)
         budget = self._settings.chunk_tokens if busy else self._settings.most_read
-        if self._let_in(budget):
+        joined = self._let_in(budget)
+        if self._batch.to_read:
+            self._courier.flush()  # reading may take long
+        if joined:
             self._ran(self._runs.encode())
         self._ran(self._runs.prefill(budget))
 
@@ -195,6 +198,7 @@ class Scheduler:
             self._lose(lost)
 
     def _run_failed(self, failure: RunFailed) -> None:
+        self._courier.flush()
         self._on_run_failed()
         self._log.warning("run_failed", texts=len(failure.texts), error=str(failure.__cause__))
 

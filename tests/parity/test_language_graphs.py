@@ -13,6 +13,7 @@ from services.kit.inference import bundle as bundles
 from services.kit.inference.manifest import ENCODER
 from services.kit.training.digest import ROOT
 from services.kit.training.export import ParityError, session
+from services.language.graph import BY_QUERY
 from services.language.training import graph as graph_module
 from services.language.training.decoder import Decoder
 from services.language.training.export import export
@@ -26,7 +27,7 @@ from tests.language_runs import Texts, bits, sampling, some_texts, together, wri
 
 BATCHES = (1, 2, 3, 5, 8, 16, 32)
 PIECES = (1, 2, 7, 16)
-MEMORIES = (32, 64, 128)
+MEMORIES = (32, 48, 144)
 TEXTS, LENGTH, PROMPT = 32, 16, 5
 SHIPPED = sorted((ROOT / "services" / "language" / "bundles").glob("*/*/tokenizer.json"))
 ENCODERS = [file.parent for file in SHIPPED if (file.parent / ENCODER).exists()]
@@ -139,6 +140,23 @@ def test_weights_in_half_the_bytes_become_what_the_network_has() -> None:
     texts = some_texts(made.config.vocab, 5, LENGTH)
     every_way = [bits(exported.run, texts, piece, 64) for piece in PIECES]
     assert every_way == [[bits(exported.run, texts.part([row]), LENGTH, 32)[0] for row in range(5)]] * len(PIECES)
+
+
+def test_a_file_of_half_weights_computes_the_same_where_no_norm_follows_queries() -> None:
+    made = small(attention_bias=True)  # a Qwen2
+    exported = export(made, half_file=True)
+    assert exported.difference < 1e-5
+
+
+def test_queries_that_share_a_product_get_almost_the_same() -> None:
+    run, texts = runner(tiny("gpt")), some_texts(network("gpt").config.vocab, 3, LENGTH)
+    start, places = np.zeros(3, np.int64), np.arange(3 * LENGTH)
+    kv_heads = network("gpt").config.kv_heads
+    alone, shared = (
+        run.step(run.cache(3, 32), texts.tokens, start, places, queries=np.array(form))["logprob"]
+        for form in (BY_QUERY, (0, kv_heads, -1, 0))
+    )
+    assert 0 < np.abs(alone - shared).max() < 1e-4
 
 
 def test_half_precision_has_caches_of_half_the_bytes_and_is_near() -> None:

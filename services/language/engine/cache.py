@@ -40,9 +40,9 @@ class Cache:
         blocks: two for each layer.
         heads, width: of one token's keys or values in one block.
         capacity: tokens of all rows together that memory is reserved for.
-        longest: tokens of the longest row.
+        longest: tokens of the longest row, which may have room for some more (`graph.room`).
         precision: FP32, FP16 or BF16.
-        smallest: room that a row has at least.
+        smallest: room that a row has at least; with graphs that need whole rooms, one.
         blank: where its memory comes from.
     """
 

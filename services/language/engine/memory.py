@@ -67,7 +67,7 @@ def caches(
             f"{mib} are allowed",
             hint=f"set GENERATION__CACHE_MIB to {needed} or more, for one text at a time",
         )
-    staged = min(STAGED, generation.max_tokens)
+    staged = min(STAGED, graph.room(generation.max_tokens))
     pays = blank is HostStorage and not source and generation.max_tokens > STAGED // 4
     pays = pays and staged * token * STAGE_PART <= mib * MIB
     pays = pays and whole + staged * token <= mib * MIB  # one text has its memory in any case

@@ -1,13 +1,13 @@
 """From a network that writes texts to the bytes of its ONNX files.
 
-The decoder's graph takes, B, T, N, K, A, M and S being any sizes from 1 on:
+The decoder's graph takes, B, T, N, K, A and S being any sizes from 1 on and M any multiple of 16:
 
     token_ids int64 [B, T], start int64 [B], steps int64 [T], places int64 [M], out_index int64 [N];
     with FP32, queries int64 [4]: (0, -1, 1, 0) where each query is a product of its own in attention, so that a CPU
         gives all the same bits, or (0, kv_heads, -1, 0) where all that share keys are one product;
     what the sampler takes, and, with FP32, plain, bool [1]: whether all draws are of the most probable token, as it is;
     with an encoder: source_length int64 [B] and cross_k_0, cross_v_0, cross_k_1, ... [B, heads, S, head_dim];
-    past_k_0, past_v_0, past_k_1, ... [B, kv_heads, M, head_dim]; M is a multiple of 16.
+    past_k_0, past_v_0, past_k_1, ... [B, kv_heads, M, head_dim].
 
 It gives what the sampler does and present_k_0, present_v_0, ..., which may be bound to the memory of past_k_0, ...
 The encoder's graph takes source int64 [B, S] and source_length int64 [B], and gives cross_k_0, cross_v_0, ...
@@ -49,7 +49,8 @@ def to_onnx(network: Network, precision: Precision = "FP32", *, half_file: bool 
         network: its weights are float32; they stay as they are.
         precision: of weights, products and caches; the sampler computes with float32.
         half_file: whether the file holds float32 weights as float16 where that loses nothing, as `round_weights` makes
-            sure of; they become float32 when the file is loaded.
+            sure of; they become float32 when the file is loaded. The matrix that queries come from stays as it is where
+            no norm follows: it has their scale, with which float16 would lose something.
 
     Raises:
         NotExportableError: the file would be larger than ONNX allows.

@@ -66,7 +66,7 @@ class GraphRun:
         inputs |= counted(token_ids.shape[1], cache.memory)
         inputs |= greedy(len(out_index)) | sampling | cache.source
         if "plain" in self._shapes:
-            inputs |= of_float32(sampling)
+            inputs = of_float32(sampling) | inputs
         binding = self._decoder.io_binding()
         for name, array in inputs.items():
             binding.bind_cpu_input(name, np.ascontiguousarray(array[:, np.newaxis] if name in OF_DRAWS else array))

@@ -2,9 +2,9 @@
 
 ONNX Runtime's CPU kernel rounds a product of two matrices that are both computed otherwise where the first one has a
 single row, and a text would depend on how it was cut into runs. So on the CPU each query of a text over itself is a
-product of its own, which is also the quickest one: it reads keys and values where they lie. What is for a GPU, and what
-reads sources, never has a single row: where every head has keys of its own, the first query comes twice and its first
-answer is dropped; where several share them, their queries are the rows of one product.
+product of its own, which is also the quickest one: it reads keys and values where they lie. What reads sources, and
+what is exported for a GPU, never has a single row: where every head has keys of its own, the first query comes twice
+and its first answer is dropped; where several share them, their queries are the rows of one product.
 """
 
 from collections.abc import Sequence

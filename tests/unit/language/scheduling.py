@@ -107,7 +107,7 @@ def text(
     )
 
 
-async def tokens(sequence: Sequence) -> list[int]:
+async def tokens(sequence: Sequence, begin: int = 0) -> list[int]:
     found: list[int] = []
     while True:
         sequence.woken.clear()
@@ -115,7 +115,7 @@ async def tokens(sequence: Sequence) -> list[int]:
         if piece is None:
             await sequence.woken.wait()
             continue
-        assert sequence.scored or piece.index == len(found)
+        assert sequence.scored or piece.index == begin + len(found)
         found += [chosen.token for chosen in piece.tokens]
         if piece.finish is not None:
             return found

@@ -3,6 +3,7 @@
 import pytest
 
 from services.language.lookup import FIRST, MISSES, PromptLookup
+from tests.unit.language.scheduling import text
 
 
 def drafted(tokens: list[int], most: int = 2) -> list[int]:
@@ -85,3 +86,18 @@ def test_a_text_that_repeats_nothing_is_looked_at_less_often_until_it_does() -> 
     lookup.add([0])
     assert lookup.draft(2) == [1, 2]
     assert lookup.new == 1
+
+
+def test_a_text_asks_seldom_where_nothing_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
+    own, asked = PromptLookup.draft, list[int]()
+
+    def draft(lookup: PromptLookup, most: int, sure: float) -> list[int]:
+        asked.append(lookup.known)
+        return own(lookup, most, sure)
+
+    monkeypatch.setattr(PromptLookup, "draft", draft)
+    one = text([0], 90)
+    for token in range(1, 60):
+        one.take(token)
+        one.draft(2, 0.0)
+    assert asked == [*range(2, MISSES + 2), *range(2 * MISSES + 1, 60, MISSES)]

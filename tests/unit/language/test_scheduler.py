@@ -32,6 +32,37 @@ async def test_a_slow_reader_gets_all_at_once_and_holds_up_nobody() -> None:
         assert [chosen.token for chosen in piece.tokens] == written([1], 30)
 
 
+async def test_tokens_of_quick_steps_come_together_but_for_the_first_one_and_before_a_prompt_is_read() -> None:
+    runs = Gate()
+
+    def stop() -> None:
+        runs.closed = True
+        runs.begun.clear()
+        runs.may.clear()
+
+    during(runs, (lambda: len(runs.runs) == 4, stop), (lambda: len(runs.runs) == 5, stop))
+    async with scheduler(runs, stream_interval_s=3600) as made:
+        first, second = text([1, 2], 30), text([3, 4], 2)
+        made.submit([first])
+        await first.woken.wait()
+        first.woken.clear()
+        piece = first.next()
+        assert piece is not None
+        assert len(piece.tokens) == 1
+        await runs.begun.wait()
+        made.submit([second])
+        runs.begun.clear()
+        runs.open()
+        await runs.begun.wait()
+        await first.woken.wait()
+        piece = first.next()
+        assert piece is not None
+        assert (piece.index, len(piece.tokens)) == (1, 4)
+        runs.open()
+        assert await tokens(second) == written([3, 4], 2)
+        assert await tokens(first, 5) == written([1, 2], 30)[5:]
+
+
 async def test_a_caller_that_leaves_costs_no_further_step() -> None:
     runs = Gate()
     async with scheduler(runs) as made:

@@ -12,7 +12,7 @@ import numpy as np
 
 from services.kit.inference.bundle import Array
 from services.kit.inference.recording import GPU
-from services.language import graph
+from services.language.engine.gpu_bound import ON_HOST
 
 STREAM = 7
 
@@ -177,7 +177,7 @@ class _Binding:
         return getattr(self.binding, name)
 
     def bind_input(self, name: str, device: str, number: int, kind: Any, shape: Any, address: int) -> None:
-        if device == "cpu" and name != graph.PLAIN:
+        if device == "cpu" and name not in ON_HOST:
             dtype = np.dtype(kind)
             size = int(np.prod(shape)) * dtype.itemsize
             copy = self._copies[name] = np.frombuffer(bytearray(ctypes.string_at(address, size)), dtype)

@@ -334,8 +334,8 @@ class GenerateResponse(_message.Message):
     """How many of `token_ids` are the prompt's, in the first message of a text that echoes it."""
     @_builtins.property
     def token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """The tokens made since the last message of this text: one, or several where the reader is slower than the model, or
-        where a step made several. Of an echoed prompt first its own tokens, which `echoed` counts.
+        """The tokens made since the last message of this text: one, or several where the reader is slower than the model, where
+        steps are quick (GENERATION__STREAM_INTERVAL_S), or where one made several. Of an echoed prompt first its own tokens, which `echoed` counts.
         """
 
     @_builtins.property
