@@ -23,6 +23,7 @@ from tests.texts import INFER, STREAM_INFER, infer_request
 SERVICE = "trivium-language-v1"
 BUNDLES: tuple[Kind, ...] = ("novel", "translate")
 INSTANCES = 3
+TOGETHER = {"language-1"}  # sends what quick steps make in one message
 ANSWERS = 400  # at most between two deaths, in tokens
 # How the three gateways that look at the same instances differ.
 GATEWAYS: dict[str, dict[str, Any]] = {
@@ -42,8 +43,10 @@ class Running(Mortal):
         self._folder = folder
 
     async def start(self, name: str) -> Replica:
-        engine: dict[str, Any] = {"ENGINE__THREADS": 1, "DEFAULT_MODEL": "novel"}
-        replica = await self.suite.start("language", name, BUNDLES_DIR=self._folder, **engine)
+        settings: dict[str, Any] = {"ENGINE__THREADS": 1, "DEFAULT_MODEL": "novel"}
+        if name not in TOGETHER:
+            settings["GENERATION__STREAM_INTERVAL_S"] = 0  # a text may break behind any token
+        replica = await self.suite.start("language", name, BUNDLES_DIR=self._folder, **settings)
         self.instances.append(replica)
         return replica
 
@@ -132,7 +135,7 @@ async def test_sigkill_of_the_instances_that_write_texts_of_the_open_inference_p
             await running.kill_again_and_again(texts, 3, ANSWERS, random.Random(6))
             await texts.more(400)
     complete(texts)
-    assert await running.resumes(method=STREAM_INFER) - before >= 10
+    assert await running.resumes(method=STREAM_INFER) - before >= 3  # as many as were killed
     assert await running.other_bits() == 0
 
 
