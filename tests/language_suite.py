@@ -37,7 +37,7 @@ WISHES: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Running:
-    """A gateway and two instances of the same bundles, with a caller of each."""
+    """A gateway and two instances of the same bundles, with a caller of each. The first one sends each token at once."""
 
     suite: Suite
     folder: Path
@@ -57,7 +57,9 @@ class Running:
 async def running(language_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Running]:
     async with Suite.open(tmp_path_factory.mktemp("language")) as suite, contextlib.AsyncExitStack() as stack:
         gateway, *replicas = await asyncio.gather(
-            suite.start_gateway(), *(start(suite, f"language-{n}", language_folder) for n in (1, 2))
+            suite.start_gateway(),
+            start(suite, "language-1", language_folder, GENERATION__STREAM_INTERVAL_S=0),
+            start(suite, "language-2", language_folder),
         )
         for name in ("gpt", "translate", "novel", "recite", "scripts"):
             await serving(gateway.address, f"model/{name}")
