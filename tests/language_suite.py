@@ -37,7 +37,7 @@ WISHES: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Running:
-    """A gateway and two instances of the same bundles, with a caller of each. The first one sends each token at once."""
+    """A gateway and two instances of the same bundles, with a caller of each. The first sends each token at once."""
 
     suite: Suite
     folder: Path
