@@ -35,7 +35,7 @@ class Courier:
         self.flush()
 
     def tell_later(self, callback: Callable[..., None], *arguments: Any) -> None:
-        """Calls it with what is told next, or soon where nothing was for `interval_s`; else flush."""
+        """Calls it with what is told next, or at once where nothing was for `interval_s`; `flush` ends the wait."""
         if time.monotonic() - self._gone >= self._interval_s:
             self.tell(callback, *arguments)
         else:

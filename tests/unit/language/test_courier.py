@@ -2,6 +2,9 @@
 
 import asyncio
 import threading
+from types import SimpleNamespace
+
+import pytest
 
 from services.language.courier import Courier
 
@@ -51,13 +54,15 @@ async def test_what_can_wait_comes_with_what_cannot_and_before_it() -> None:
     courier.close()
 
 
-async def test_what_can_wait_does_so_no_longer_than_for_the_interval() -> None:
+async def test_what_can_wait_does_so_no_longer_than_for_the_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr("services.language.courier.time", SimpleNamespace(monotonic=lambda: clock[0]))
     arrived = Arrived()
     courier = Courier(asyncio.get_running_loop(), 0.05)
     courier.tell_later(arrived.put, 0)  # the first one
     courier.tell_later(arrived.put, 1)
     assert await arrived.after(1) == [0]
-    await asyncio.sleep(0.06)
+    clock[0] += 0.06
     courier.tell_later(arrived.put, 2)
     assert await arrived.after(3) == [0, 1, 2]
     courier.close()
