@@ -91,37 +91,50 @@ async def test_readers_that_stop_hold_up_nobody_and_lose_nothing(
 
 
 async def test_the_first_token_of_a_short_prompt_comes_within_three_steps_of_the_others(running: Running) -> None:
-    """Counted in one stream, whose answers come in the order in which the instance gives them: a text of no tokens is
-    answered when it is accepted, and behind it the short one, at which all others have gone on for so many steps."""
+    steps = [made for _ in range(3) for made in await steps_before_first_tokens(running, 5)]
+    assert sorted(steps)[len(steps) // 2] <= 3, steps
+
+
+async def steps_before_first_tokens(running: Running, count: int) -> list[int]:
+    """How many steps each of `count` short prompts waits for its token beside 15 texts.
+
+    Counted in one stream, whose answers come in the order in which the instance gives them: a text of no tokens is
+    answered when it is accepted, and behind it the short one, at which one of the others has gone on for so many steps.
+    The rest of them are on a stream that nobody reads once they have begun: this caller is slower than the instance.
+    """
+    crowd: Any = running.one.channel.stream_stream(STREAM_INFER)(timeout=LIMIT_S)
     call: Any = running.one.channel.stream_stream(STREAM_INFER)(timeout=LIMIT_S)
 
-    async def ask(name: str, count: int) -> None:
+    async def ask(stream: Any, name: str, count: int) -> None:
         request = infer_request("novel", name, count, ignore_eos=True)
         request.id = name
-        await call.write(request.SerializeToString())
+        await stream.write(request.SerializeToString())
 
-    async def answer() -> tuple[str, int]:
-        response = oip.ModelStreamInferResponse.FromString(await call.read())
+    async def answer(stream: Any) -> tuple[str, int]:
+        response = oip.ModelStreamInferResponse.FromString(await stream.read())
         assert response.error_message == ""
         return response.infer_response.id, len(inferred(response.infer_response)[1])
 
-    others, steps = {f"other {number}" for number in range(15)}, []
+    others, begun, steps = {f"other {number}" for number in range(14)}, set[str](), []
     for name in others:
-        await ask(name, 500)
-    begun = set[str]()
+        await ask(crowd, name, 500)
     while begun != others:
-        begun.add((await answer())[0])
-    for number in range(15):
-        await ask(f"none {number}", 0)
-        await ask(f"short {number}", 1)
+        begun.add((await answer(crowd))[0])
+    await ask(call, "counted", 500)
+    assert (await answer(call))[0] == "counted"
+    for number in range(count):
+        await ask(call, f"none {number}", 0)
+        await ask(call, f"short {number}", 1)
         made = 0
-        while (found := await answer())[0] != f"short {number}":
-            made = 0 if found[0] == f"none {number}" else made + found[1] * (found[0] == "other 0")
+        while (found := await answer(call))[0] != f"short {number}":
+            made = 0 if found[0] == f"none {number}" else made + found[1] * (found[0] == "counted")
         steps.append(made)
     assert await counted(running.replicas[0], "texts_running") == 15
     assert await counted(running.replicas[0], "cache_tokens_reserved") > 15 * 500
-    call.cancel()
-    assert sorted(steps)[len(steps) // 2] <= 3, steps
+    for stream in (crowd, call):
+        stream.cancel()
+    await becomes(running.replicas[0], 0, "texts_running")
+    return steps
 
 
 async def test_a_long_prompt_does_not_stall_the_others(running: Running) -> None:
