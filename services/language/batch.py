@@ -7,18 +7,19 @@ one.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from services.kit.inference.bundle import Array
 from services.language.drafts import SURE, SURE_ALONE, Drafts
 from services.language.draws import Draw, arrays, news
-from services.language.engine.drawn import Draws
+from services.language.engine.drawn import Drawn, Draws
 from services.language.engine.memory import Memory
 from services.language.engine.prefixes import BLOCK, Prefixes
 from services.language.engine.runs import Runs
 from services.language.isolation import AGAIN, Made, RunFailed
+from services.language.multi_step import MultiStep
 from services.language.reading import Reading, before_scored
 from services.language.sequence import Sequence
 
@@ -122,7 +123,7 @@ class Batch:
         for row in texts:
             row.encoded = True
             row.compute_s += seconds
-        return Made("encode", len(texts), sum(map(len, sources)), seconds, [])
+        return Made("encode", len(texts), sum(map(len, sources)), [seconds], [])
 
     def prefill(self, budget: int, slots: list[int] | None = None) -> Made | None:
         """Reads on in prompts, in one run of at most so many tokens; nothing if none has more than its last token left.
@@ -145,8 +146,12 @@ class Batch:
         ]
         return self._run("prefill", group[0], token_ids, draws, arrays(draws, steps, self._candidates), fed)
 
-    def decode(self, slots: list[int] | None = None) -> Made | None:
-        """Takes every text that is being written one token further, in one run, or some where drafts are right."""
+    def decode(self, slots: list[int] | None = None, goes_on: Callable[[], bool] = lambda: False) -> Made | None:
+        """Takes every text that is being written one token further, in one run, or some where drafts are right.
+
+        Args:
+            goes_on: asked after a run whether the next one may follow before anything else is done with its texts.
+        """
         writing = slots or self.writing
         if not writing:
             return None
@@ -164,17 +169,36 @@ class Batch:
             fed[draw.row] = 1
         given = arrays(draws, 1, self._candidates, before)
         self._written = draws, given
-        return self._run("decode", first, token_ids, draws, given, fed)
+        steps = None if slots else self._steps(draws, given, goes_on)
+        return self._run("decode", first, token_ids, draws, given, fed, steps)
+
+    def _steps(self, draws: list[Draw], given: Draws, goes_on: Callable[[], bool]) -> MultiStep | None:
+        """The runs that may follow the next one at once; None if something is to be done before."""
+        if given.adjust is not None or len(draws) < len(self.rows):
+            return None
+        room = self._cache.room(1 + max(row.cached for row in self.rows))
+        most = min(min(row.steps, room - row.cached) for row in self.rows)
+        if self._most_drafted:
+            most = min(most, *(row.until_draft(self._sure) for row in self.rows))
+        return MultiStep(draws, most, goes_on) if most > 1 else None
+
+    @property
+    def _most_drafted(self) -> int:
+        """Tokens that may be drafted for each text; several share what may be."""
+        return max(0, (1 + self._speculative) // len(self.rows) - 1)
+
+    @property
+    def _sure(self) -> float:
+        """The part of a text's last guesses that must have been right for a draft."""
+        return SURE if len(self.rows) > 1 else SURE_ALONE
 
     def _drafts(self, writing: list[int]) -> Drafts | None:
         """What may come next of these texts; None if nothing is known, or a run would take too many tokens with it."""
-        most = (1 + self._speculative) // len(self.rows) - 1
-        if most < 1 or self._resting:
+        if not self._most_drafted or self._resting:
             self._resting = max(0, self._resting - 1)
             return None
         room = self._room() - 1 - max(row.cached for row in self.rows[: writing[-1] + 1])
-        sure = SURE if len(self.rows) > 1 else SURE_ALONE
-        drafts = Drafts({slot: self.rows[slot] for slot in writing}, min(most, room), sure)
+        drafts = Drafts({slot: self.rows[slot] for slot in writing}, min(self._most_drafted, room), self._sure)
         return drafts if drafts.steps > 1 else None
 
     def _decode_drafts(self, drafts: Drafts) -> Made:
@@ -205,9 +229,18 @@ class Batch:
         """Tokens that a row has memory for, also for padding: what the longest text needs until its end."""
         return self._cache.room(max((row.longest for row in self.rows), default=0))
 
-    def _run(self, kind: str, first: int, token_ids: Array, draws: list[Draw], given: Draws, fed: list[int]) -> Made:
+    def _run(
+        self,
+        kind: str,
+        first: int,
+        token_ids: Array,
+        draws: list[Draw],
+        given: Draws,
+        fed: list[int],
+        further: MultiStep | None = None,
+    ) -> Made:
         rows, steps = token_ids.shape
-        started = time.monotonic()
+        at = time.monotonic()
         members = self.rows[first : first + rows]
         self._settle([row.cached + steps for row in members])
         spare = self._runs.rows(rows) - rows if kind == "decode" and not first else 0
@@ -216,21 +249,42 @@ class Batch:
         start = np.zeros(rows + spare, np.int64)
         start[: len(members)] = [row.cached for row in members]
         lengths = np.array([len(row.source or ()) for row in members], np.int64) if self._cross is not None else None
+        runs, seconds = list[Drawn](), list[float]()
+        failure: Exception | None = None
         try:
-            drawn = self._runs.run(first, token_ids, start, given, lengths)
+            for drawn in self._drawn(first, token_ids, start, given, lengths, further):
+                runs.append(drawn)
+                now = time.monotonic()
+                seconds.append(now - at)
+                at = now
         except Exception as error:  # onnxruntime's own classes share no other base
-            slots = [first + row for row, count in enumerate(fed) if count]
-            drafted = kind == "decode" and steps > 1
-            raise RunFailed(slots, [self.rows[slot] for slot in slots], drafted=drafted) from error
-        seconds = time.monotonic() - started
+            failure = error
         for row, count in zip(members, fed, strict=False):
-            row.cached += count
-            if count:
-                row.compute_s += seconds
+            row.cached += count * len(runs)
+            if count and runs:
+                row.compute_s += sum(seconds)
                 row.largest_batch = max(row.largest_batch, rows)
                 if row.cached == len(row.prompt):
                     self._remember(self.rows.index(row, first))
-        return Made(kind, sum(map(bool, fed)), sum(fed), seconds, news(draws, drawn))
+        made = Made(kind, sum(map(bool, fed)), sum(fed), seconds, news(draws, runs)) if runs else None
+        if failure is not None or made is None:
+            slots = [first + row for row, count in enumerate(fed) if count]
+            drafted = kind == "decode" and steps > 1
+            raise RunFailed(slots, [self.rows[slot] for slot in slots], drafted=drafted, made=made) from failure
+        return made
+
+    def _drawn(
+        self,
+        first: int,
+        token_ids: Array,
+        start: Array,
+        given: Draws,
+        lengths: Array | None,
+        further: MultiStep | None,
+    ) -> Iterator[Drawn]:
+        """What a run draws, and what those draw that follow it."""
+        drawn = self._runs.run(first, token_ids, start, given, lengths)
+        return iter((drawn,)) if further is None else further.drawn(drawn, self._runs.again)
 
     def _settle(self, needed: list[int], spare: int = 0) -> None:
         used = [row.cached for row in self.rows]

@@ -21,9 +21,10 @@ class Delivery:
 
     def ran(self, run: Made, wasted: int) -> None:
         """What a run made, for `wasted` texts whose callers had left."""
-        made = sum(one.sequence.scored_from is None for one in run.news)
+        made = sum(len(one.chosen) for one in run.news if one.sequence.scored_from is None)
         self._metrics.ran(run.kind, run.rows, run.tokens, made, run.seconds)
-        self.statistics.record_run(run.rows, 0.0, run.seconds, 0.0)
+        for seconds in run.seconds:
+            self.statistics.record_run(run.rows, 0.0, seconds, 0.0)
         if wasted:
             self._metrics.wasted(wasted)
         for one in run.news:
@@ -54,7 +55,7 @@ class Delivery:
             try:
                 sequence.deliver(one.index, one.chosen, one.text, one.finish)
             except Exception as error:
-                self._log.exception("text_not_told", token=one.chosen[-1].token)
+                self._log.exception("text_not_told", tokens=[chosen.token for chosen in one.chosen])
                 sequence.fail(error if isinstance(error, TriviumError) else _untold())
         if one.finish is not None:
             self.end(sequence, one.finish if sequence.error is None else "failed")

@@ -10,7 +10,7 @@ from services.language.sequence import Sequence
 
 # The part of a text's last guesses that must have been right, as drafts make a step longer: of a text alone, and of one
 # among others, which wait for it.
-SURE_ALONE, SURE = 0.45, 0.75
+SURE_ALONE, SURE = 0.6, 0.75
 
 
 class Drafts:

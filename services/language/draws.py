@@ -1,6 +1,7 @@
 """Draw: one token to choose, and what the graph takes and gives for some of them."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,34 +56,35 @@ def _wishes(draws: list[Draw], steps: int, most: int) -> Wishes:
     )
 
 
-def news(draws: list[Draw], drawn: Drawn) -> list[News]:
-    """What each draw means for its text, in order."""
-    tokens, logprobs = drawn.token.tolist(), drawn.logprob.tolist()
-    told: list[News] = []
+def news(draws: list[Draw], runs: Iterable[Drawn]) -> list[News]:
+    """What the draws of one run, or of several in a row, mean for their texts."""
+    told: dict[Sequence, News] = {}
     over: Sequence | None = None  # the text whose further draws follow a token that it has not
-    for index, draw in enumerate(draws):
-        sequence, token = draw.sequence, tokens[index]
-        if draw.ahead and sequence is over:
-            continue
-        others = _alternatives(sequence, drawn, index) if sequence.sampling.alternatives else ()
-        sequence.overflowed |= math.isnan(logprobs[index])
-        chosen = Chosen(token, logprobs[index], others)
-        if sequence.scored_from is None:
-            number = len(sequence.made)
-            text = sequence.take(token)
-            told.append(News(sequence, number, [chosen], text, sequence.finish))
-            over = sequence if token != draw.draft or sequence.finish is not None else None
-            continue
-        done = sequence.to_read == 0 and draw.step == draws[-1].step
-        told.append(News(sequence, 0, [chosen], finish="length" if done else None))
-        sequence.finish = told[-1].finish
-    return told
+    for drawn in runs:
+        tokens, logprobs = drawn.tokens, drawn.logprobs
+        for index, draw in enumerate(draws):
+            sequence, token = draw.sequence, tokens[index]
+            if draw.ahead and sequence is over:
+                continue
+            others = _alternatives(sequence, drawn, index) if sequence.sampling.alternatives else ()
+            sequence.overflowed |= math.isnan(logprobs[index])
+            one = told.get(sequence) or told.setdefault(sequence, News(sequence, len(sequence.made)))
+            one.chosen.append(Chosen(token, logprobs[index], others))
+            if sequence.scored_from is None:
+                one.add(sequence.take(token))
+                over = sequence if token != draw.draft or sequence.finish is not None else None
+            else:
+                one.add("")
+                if sequence.to_read == 0 and draw.step == draws[-1].step:
+                    sequence.finish = "length"
+            one.finish = sequence.finish
+    return list(told.values())
 
 
 def _alternatives(sequence: Sequence, drawn: Drawn, index: int) -> tuple[tuple[int, float], ...]:
     """The most probable tokens that were asked for, best first."""
     count = sequence.sampling.alternatives or 0
-    told = [top[index, :MOST_ALTERNATIVES].tolist() for top in (drawn.top_token, drawn.top_logprob)]
+    told = [top[index, :MOST_ALTERNATIVES].tolist() for top in (drawn.top_tokens, drawn.top_logprobs)]
     pairs = zip(*told, strict=True)
     return tuple(sorted(pairs, key=lambda pair: (-pair[1], pair[0]))[:count])
 

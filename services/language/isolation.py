@@ -6,7 +6,7 @@ places. So whoever is run again gets the bits that it would have had.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
@@ -21,19 +21,24 @@ class News:
 
     sequence: Sequence
     index: int  # of the first token
-    chosen: list[Chosen]
-    text: str | None = ""  # None: it is still to be made of them
+    chosen: list[Chosen] = field(default_factory=list)
+    text: str | None = None  # None: it is still to be made of them
     finish: Finish | None = None
+
+    def add(self, text: str | None) -> None:
+        """What one of them adds to the text, where that is known."""
+        if text is not None:
+            self.text = (self.text or "") + text
 
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """One run that was made."""
+    """One run that was made, or several in a row that differ in their tokens only."""
 
     kind: str  # "encode", "prefill" or "decode"
     rows: int  # that took tokens
-    tokens: int  # that they took
-    seconds: float
+    tokens: int  # that they took, in each
+    seconds: list[float]  # of each
     news: list[News]
 
 
@@ -44,11 +49,14 @@ class RunFailed(Exception):
         slots: of the texts that were to take tokens.
         texts: those texts.
         drafted: whether it took tokens besides that were only drafted; none are where slots are named.
+        made: the runs before it in a row; there is none where slots are named.
     """
 
-    def __init__(self, slots: list[int], texts: list[Sequence], *, drafted: bool = False) -> None:
+    def __init__(
+        self, slots: list[int], texts: list[Sequence], *, drafted: bool = False, made: Made | None = None
+    ) -> None:
         super().__init__(f"a run of {len(slots)} texts failed")
-        self.slots, self.texts, self.drafted = slots, texts, drafted
+        self.slots, self.texts, self.drafted, self.made = slots, texts, drafted, made
 
 
 class Run(Protocol):
@@ -77,8 +85,8 @@ class Batch(Protocol):
     def prefill(self, budget: int, slots: list[int] | None = None) -> Made | None:
         """Reads at most so many tokens of prompts."""
 
-    def decode(self, slots: list[int] | None = None) -> Made | None:
-        """Takes texts one token further, or some."""
+    def decode(self, slots: list[int] | None = None, goes_on: Callable[[], bool] = lambda: False) -> Made | None:
+        """Takes texts one token further, or some; further ones while `goes_on` says so, where no slots are named."""
 
 
 # The runs that were made, and the texts that no run can take; all of them keep their slots.
@@ -138,12 +146,12 @@ class Isolation:
                 lost.remove(text)
         return runs, lost
 
-    def decode(self) -> Outcome:
-        """Takes every other text one token further."""
+    def decode(self, goes_on: Callable[[], bool]) -> Outcome:
+        """Takes every other text one token further, or several, while `goes_on` says so."""
         rows, before = len(self._batch.rows), self._failures
         most = self._writes.within(rows)
         if most >= rows:
-            runs, lost = self._isolated(self._batch.decode)
+            runs, lost = self._isolated(partial(self._batch.decode, goes_on=goes_on))
         else:
             runs, lost = [], []
             writing = self._batch.writing
@@ -161,12 +169,13 @@ class Isolation:
             if failure.drafted:  # says nothing of the texts
                 return self._isolated(run, failure.slots)
             self._failures += 1
+            before = [] if failure.made is None else [failure.made]
             if len(failure.slots) == 1:
-                return [], failure.texts
+                return before, failure.texts
             half = len(failure.slots) // 2
             runs, lost = self._isolated(run, failure.slots[:half])
             more_runs, more_lost = self._isolated(run, failure.slots[half:])
-            return runs + more_runs, lost + more_lost
+            return before + runs + more_runs, lost + more_lost
         return [] if made is None else [made], []
 
     def _in_smaller_pieces(self, text: Sequence, budget: int) -> Made | None:

@@ -8,41 +8,40 @@ had, some of them sooner. (Speculative decoding: Leviathan et al., ICML 2023; dr
 LONGEST = 3  # tokens that are looked for at most; more of them are found less often, and foretell little better
 FIRST = 2  # tokens of the first draft
 MEMORY = 8  # guesses that say how good the next one is
-MISSES = 8  # times that nothing was found in a row; then it is looked again when so many tokens have come
+MISSES = 8  # tokens in a row that stood behind nothing known; what comes next is foretold by nothing then
+LATER = 8  # tokens after which it is looked again, where there is no draft now
 
 
 class PromptLookup:
     """Of one text. A draft is one longer than the one before it if that was right to its end, else one shorter.
 
-    How often its guesses are right it learns from all of them, also from those that nobody wants to have computed.
+    How often its guesses are right it learns from every token that comes, also from those that were not drafted.
     """
 
     def __init__(self) -> None:
         self._tokens: list[int] = []
         self._behind: dict[tuple[int, ...], int] = {}  # the place behind where some tokens stood last, not at the end
         self._next = FIRST
-        self._guess: int | None = None
         self._sure = 0.5
-        self._missed = 0  # times in a row
+        self._missed = 0  # tokens in a row
 
     @property
     def known(self) -> int:
         """How many tokens of the text it has seen."""
         return len(self._tokens)
 
-    @property
-    def new(self) -> int:
-        """How many new tokens it is worth to look again after."""
-        return 1 if self._missed < MISSES else MISSES
+    def due(self, sure: float) -> int:
+        """How many new tokens it is worth to look again after, for a draft that is so sure."""
+        return 1 if self._missed < MISSES and self._sure >= sure else LATER
 
     def add(self, tokens: list[int]) -> None:
-        """What has come to the text since."""
-        if tokens and self._guess is not None:
-            self._sure += ((tokens[0] == self._guess) - self._sure) / MEMORY
-            self._guess = None
-        own, indexed = self._tokens, len(self._tokens)
-        own += tokens
-        for place in range(max(1, indexed), len(own)):
+        """What has come to the text since; nothing is learnt of what stood there at first."""
+        own, learns = self._tokens, bool(self._tokens)
+        for token in tokens:
+            if learns:
+                self._learn(token)
+            own.append(token)
+            place = len(own) - 1
             for count in range(1, min(LONGEST, place) + 1):
                 self._behind[tuple(own[place - count : place])] = place
 
@@ -54,16 +53,29 @@ class PromptLookup:
         Args:
             sure: the part of the last guesses that must have been right.
         """
-        own, count = self._tokens, min(most, self._next)
-        for length in range(min(LONGEST, len(own)), 0, -1):
-            place = self._behind.get(tuple(own[-length:]))
-            if place is not None:
-                self._guess, self._missed = own[place], 0
-                count *= self._sure >= sure
-                return [own[place + step % (len(own) - place)] for step in range(count)]
-        self._missed += 1
-        return []
+        own, place = self._tokens, self._place()
+        if place is None or self._sure < sure:
+            return []
+        return [own[place + step % (len(own) - place)] for step in range(min(most, self._next))]
 
     def came(self, drafted: int, right: int) -> None:
         """So many tokens of a draft of `drafted` were drawn."""
         self._next = drafted + 1 if right == drafted else max(1, drafted - 1)
+
+    def _place(self) -> int | None:
+        """Behind where the last tokens stood before, as many of them as did."""
+        own = self._tokens
+        for length in range(min(LONGEST, len(own)), 0, -1):
+            place = self._behind.get(tuple(own[-length:]))
+            if place is not None:
+                return place
+        return None
+
+    def _learn(self, token: int) -> None:
+        """What comes next is this token."""
+        place = self._place()
+        if place is None:
+            self._missed += 1
+        else:
+            self._missed = 0
+            self._sure += ((self._tokens[place] == token) - self._sure) / MEMORY

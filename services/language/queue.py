@@ -26,6 +26,11 @@ class WaitingTexts:
         self._changed = threading.Condition(threading.Lock())
         self._closed = False
 
+    @property
+    def deadline(self) -> float:
+        """None of them has an earlier one."""
+        return self._deadline
+
     def __len__(self) -> int:
         return len(self._texts)
 

@@ -54,6 +54,8 @@ class Scheduler:
         self._waiting = WaitingTexts(settings.patience_s)
         self._admission = Admission(batch, self._waiting, settings)
         self._closed = self._broken = False
+        self._called = False  # somebody has come or left since the last step began
+        self._until = 0.0  # when something is due, on the clock of time.monotonic
         self._thread = threading.Thread(target=self._work, name="scheduler", daemon=True)
         self._log = structlog.get_logger()
 
@@ -104,10 +106,11 @@ class Scheduler:
         for sequence in sequences:
             sequence.submitted = now
         self._waiting.add(sequences)
+        self._called = True
 
     def leave(self, sequence: Sequence) -> None:
         """Nobody waits for it any more: it is out before the next step."""
-        sequence.left = True
+        sequence.left = self._called = True
         if self._waiting.remove(sequence):
             self._delivery.end(sequence, "cancelled")
 
@@ -138,10 +141,17 @@ class Scheduler:
 
     def _step(self) -> None:
         """Lets out, lets in, reads and writes."""
+        self._called = False
         self._let_out()
         if len(self._waiting) or self._batch.to_read:
             self._read()
-        self._ran(self._runs.decode())
+        deadlines = (row.deadline.at for row in self._batch.rows)
+        self._until = min(time.monotonic() + self._settings.stream_interval_s, self._waiting.deadline, *deadlines)
+        self._ran(self._runs.decode(self._goes_on))
+
+    def _goes_on(self) -> bool:
+        """Whether the next run may follow at once: nothing is due, and nobody has come or left."""
+        return not self._called and time.monotonic() < self._until
 
     def _read(self) -> None:
         """Lets in, and reads a piece of what is new."""

@@ -78,7 +78,7 @@ class Sequence:
         self.submitted = self.started = self.first_token = 0.0  # instants on the clock of time.monotonic
         self.compute_s = 0.0  # of the runs that it shared
         self.largest_batch = 0  # rows in one of them
-        self._end = (frozenset() if sampling.ignore_eos else end) | sampling.stop_token_ids
+        self.end = (frozenset() if sampling.ignore_eos else end) | sampling.stop_token_ids
         self._writer = TextWriter(tokenizer, sampling.stop)
         self._unwritten: TriviumError | None = None  # why its text could not be made, where that was found in a run
         forbidden = (end if not sampling.ignore_eos else frozenset()) | sampling.stop_token_ids
@@ -103,6 +103,12 @@ class Sequence:
         """The last token so far."""
         return self.made[-1] if self.made else self.prompt[-1]
 
+    @property
+    def steps(self) -> int:
+        """Tokens that may be drawn one after the other, each from the one before alone, until one of them ends it."""
+        one_by_one = not self.made or self.adjustments is not None or self.sampling.stop
+        return 1 if one_by_one else self.limit - len(self.made)
+
     def tokens_from(self, position: int, count: int) -> list[int]:
         """So many tokens from a place of prompt and text on."""
         before = len(self.prompt)
@@ -122,12 +128,15 @@ class Sequence:
             sure: the part of the last guesses that must have been right.
         """
         most = min(most, self.limit - len(self.made) - 1)
-        known = self.lookup.known
-        new = self.tokens - known
-        if most < 1 or not self.made or self.adjustments is not None or new < self.lookup.new:
+        if most < 1 or not self.made or self.adjustments is not None or self.until_draft(sure) > 0:
             return []
-        self.lookup.add(self.tokens_from(known, new))
+        known = self.lookup.known
+        self.lookup.add(self.tokens_from(known, self.tokens - known))
         return self.lookup.draft(most, sure)
+
+    def until_draft(self, sure: float) -> int:
+        """How many more tokens it needs before it is worth to ask for a draft; less than 1: it is now."""
+        return self.lookup.due(sure) - (self.tokens - self.lookup.known)
 
     def replay(self, given: list[int]) -> None:
         """Takes the tokens that another process made; nothing of them is said again."""
@@ -148,7 +157,7 @@ class Sequence:
         if self.adjustments is not None:
             self.adjustments.made(token)
         may_stop = len(self.made) >= self.sampling.min_new_tokens
-        ends = token in self._end and may_stop
+        ends = token in self.end and may_stop
         if ends:
             self.finish = "stop"
         elif len(self.made) >= self.limit:
@@ -179,18 +188,22 @@ class Sequence:
         return text if finish is None else text + self._writer.rest(may_stop=False)
 
     def deliver(self, index: int, chosen: list[Chosen], text: str | None, finish: Finish | None) -> None:
-        """Hands over what was made, one token where the text is still to be made; in the event loop, as all below.
+        """Hands over what was made, with its text where that is known; in the event loop, as all below.
 
         Raises:
             TriviumError: these tokens have no text.
         """
-        text = self._write(chosen[0].token, finish) if text is None else text
         if self._pending is None:
             self._pending = Piece(index)
-        self._pending.tokens += chosen
-        self._pending.text += text
-        self._pending.finish = finish
         self.woken.set()
+        if text is not None:
+            self._pending.tokens += chosen
+            self._pending.text += text
+        else:
+            for one in chosen:
+                self._pending.text += self._write(one.token, finish if one is chosen[-1] else None)
+                self._pending.tokens.append(one)
+        self._pending.finish = finish
 
     def fail(self, error: TriviumError) -> None:
         """It ends here."""

@@ -51,9 +51,10 @@ class Bound:
         for name, value in NEUTRAL.items():
             self.given.arrays[name][:] = value
         self._wishes: Wishes | None = None  # that the memory holds
-        found = self.found.arrays
-        token, logprob = found[graph.TOKEN][:, 0], found[graph.LOGPROB][:, 0]
-        self._drawn = Drawn(token, logprob, found[graph.TOP_TOKEN], found[graph.TOP_LOGPROB])
+        given, found = self.given.arrays, self.found.arrays
+        self._newest, self._start = given[graph.TOKEN_IDS][:, 0], given[graph.START]
+        self._tokens, self._logprobs = found[graph.TOKEN][:, 0], found[graph.LOGPROB][:, 0]
+        self._top_tokens, self._top_logprobs = found[graph.TOP_TOKEN], found[graph.TOP_LOGPROB]
         for name, array in self.given.arrays.items():
             device, number, address = self._place(self.given, name)
             self.binding.bind_input(name, device, number, array.dtype.type, array.shape, address)
@@ -90,6 +91,13 @@ class Bound:
         for name, array in zip(OF_ADJUSTMENTS, draws.adjust or (), strict=False):
             self.adjust(name, array)
 
+    def take_drawn(self, rows: int, uniform: Array | None) -> None:
+        """The next run gets what the last one drew, a token of each row, behind what that got."""
+        self._newest[:rows] = self._tokens[:rows]
+        self._start[:rows] += 1
+        if uniform is not None:
+            self.given.arrays[graph.UNIFORM][:rows, 0] = uniform
+
     def adjust(self, name: str, array: Array) -> None:
         """An input of another size in every run, whose memory the caller keeps until after the next one."""
         self.binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
@@ -100,10 +108,8 @@ class Bound:
 
     def drawn(self, count: int) -> Drawn:
         """What came out for the first draws."""
-        every = self._drawn
-        if count == len(every.token):
-            return every
-        return Drawn(*(array[:count] for array in (every.token, every.logprob, every.top_token, every.top_logprob)))
+        tokens, logprobs = self._tokens[:count].tolist(), self._logprobs[:count].tolist()
+        return Drawn(tokens, logprobs, self._top_tokens, self._top_logprobs)
 
     def _packed(self, specs: Sequence[TensorSpec]) -> Packed:
         return Packed(specs, lambda size: np.zeros(size, BYTES))

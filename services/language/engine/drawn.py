@@ -1,6 +1,7 @@
 """What a run is asked to draw, and what came out."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -36,11 +37,14 @@ class Draws:
     adjust: tuple[Array, Array, Array] | None = None  # int64 [changes, 2], float32 [changes], float32 [changes]
 
 
-@dataclass(frozen=True, slots=True)
-class Drawn:
-    """What came out, for each draw; valid until the next run."""
+class Drawn(NamedTuple):
+    """What came out, for each draw."""
 
-    token: Array  # int64 [draws]
-    logprob: Array  # float32 [draws]
-    top_token: Array  # int64 [draws, candidates]
-    top_logprob: Array  # float32 [draws, candidates]
+    tokens: list[int]
+    logprobs: list[float]
+    top_tokens: Array  # int64 [draws or more, candidates]; until the next run
+    top_logprobs: Array  # float32 [draws or more, candidates]; until the next run
+
+    def kept(self) -> "Drawn":
+        """What it says stays."""
+        return Drawn(self.tokens, self.logprobs, self.top_tokens.copy(), self.top_logprobs.copy())

@@ -68,6 +68,7 @@ class Runs:
         self.cache, self.cross, self._stage = cache, cross, stage
         self.kept, self._cuda = kept, cuda
         self._bound: OrderedDict[_Shape, Bound] = OrderedDict()
+        self._last: tuple[Bound, _Shape, int] | None = None  # how the last run was bound, and its draws
         self._recorded: dict[_Shape, Bound] = {}
         self._numbers = itertools.count(1)  # of what is recorded
         small = set(graph.past(generation.layers)) | set(graph.cross(generation.layers))
@@ -91,15 +92,34 @@ class Runs:
         shape = self._shape(first, rows, steps, draws, stage)
         bound = self._bound_for(shape)
         bound.take(token_ids, start, draws, source_length)
+        drawn = self._run(bound, shape, len(draws.wishes.out_index))
+        if stage is not None:
+            for row in range(rows):
+                self.cache.take(first + row, 0, stage, row, 0, steps)
+        return drawn
+
+    def again(self, uniform: Array | None = None) -> Drawn:
+        """The last run again, which took one token of each row and drew the next one of each, with those.
+
+        Args:
+            uniform: float32 [draws]; None: as it was.
+
+        Raises whatever the runtime raises, as of `run`.
+        """
+        assert self._last is not None
+        bound, shape, count = self._last
+        bound.take_drawn(count, uniform)
+        return self._run(bound, shape, count)
+
+    def _run(self, bound: Bound, shape: _Shape, count: int) -> Drawn:
         try:
             bound.run()
         except Exception:
             del (self._recorded if shape.recorded else self._bound)[shape]
+            self._last = None
             raise
-        if stage is not None:
-            for row in range(rows):
-                self.cache.take(first + row, 0, stage, row, 0, steps)
-        return bound.drawn(len(draws.wishes.out_index))
+        self._last = bound, shape, count
+        return bound.drawn(count)
 
     def close(self) -> None:
         """Gives back what it has on a GPU; nothing is run after that."""

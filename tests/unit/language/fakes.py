@@ -70,7 +70,15 @@ class FakeRuns:
         tokens = [token if wish < 0 else wish for token, wish in zip(tokens, forced, strict=True)]
         token = np.array(tokens, np.int64)
         best = np.stack([token, (token + 1) % VOCAB], axis=1)
-        return Drawn(token, -token.astype(np.float32), best, -best.astype(np.float32))
+        drawn = Drawn(tokens, (-token.astype(np.float32)).tolist(), best, -best.astype(np.float32))
+        self._last = first, start, draws, source_length, drawn
+        return drawn
+
+    def again(self, uniform: Array | None = None) -> Drawn:
+        first, start, draws, lengths, drawn = self._last
+        if uniform is not None:
+            draws = Draws(draws.wishes, uniform)
+        return self.run(first, np.array(drawn.tokens)[:, np.newaxis], start + 1, draws, lengths)
 
     def rows(self, rows: int) -> int:
         return rows
@@ -128,7 +136,7 @@ class FakeEncodedRuns(FakeRuns):
         assert self.cross is not None
         self._lengths = source_length
         assert (first + len(token_ids)) * self.cross.size <= self.cross.capacity
-        return super().run(first, token_ids, start, draws)
+        return super().run(first, token_ids, start, draws, source_length)
 
     def _next(self, first: int, steps: int, start: Array, index: int) -> int:
         assert self.cross is not None

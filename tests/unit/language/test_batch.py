@@ -213,7 +213,7 @@ def test_tokens_that_are_given_get_their_log_probabilities() -> None:
     work.join(text)
     chosen = []
     while text in work.rows:
-        chosen += [one.chosen[0] for one in turn(work, budget=16) if one.sequence is text]
+        chosen += [token for one in turn(work, budget=16) if one.sequence is text for token in one.chosen]
     assert [one.token for one in chosen] == tokens[10:]
     assert [one.logprob for one in chosen] == [-float(token) for token in tokens[10:]]
 
@@ -257,7 +257,7 @@ def test_few_tokens_are_scored_in_one_run_with_the_same_result() -> None:
         work.join(text)
         chosen = []
         while text in work.rows:
-            chosen += [one.chosen[0] for one in turn(work, budget=64)]
+            chosen += [token for one in turn(work, budget=64) for token in one.chosen]
         found.append(chosen)
         assert max(runs.draws) <= max(most, 1)
         assert runs.runs[0][2] == min(64, 39 + most)  # what is before them is read at once

@@ -1,5 +1,6 @@
 """Drafts change when tokens are made, and nothing else: not which, nor what is said of them."""
 
+import itertools
 import random
 
 import pytest
@@ -32,6 +33,7 @@ class Draft:
 def drafting(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Draft:
     made = Draft(request.param)
     monkeypatch.setattr(PromptLookup, "draft", lambda lookup, most, sure: made(lookup, most, sure))
+    monkeypatch.setattr(PromptLookup, "due", lambda lookup, sure: 1)
     return made
 
 
@@ -50,9 +52,10 @@ def test_a_text_is_what_it_is_without_drafts(drafting: Draft) -> None:
         runs, text = FakeRuns(), sequence(prompt, LIMIT, alternatives=1)
         news = made_by(runs, text)
         assert text.made == expected(prompt, LIMIT)
-        assert [one.index for one in news] == list(range(len(text.made)))
-        assert [one.chosen[0].token for one in news] == text.made
-        assert [one.chosen[0].logprob for one in news] == [-float(token) for token in text.made]
+        chosen = [one for piece in news for one in piece.chosen]
+        assert [one.index for one in news] == [0, *itertools.accumulate(len(one.chosen) for one in news[:-1])]
+        assert [one.token for one in chosen] == text.made
+        assert [one.logprob for one in chosen] == [-float(token) for token in text.made]
         assert [one.finish for one in news[:-1]] == [None] * (len(news) - 1)
         assert news[-1].finish == text.finish
     assert drafting.asked

@@ -1,8 +1,10 @@
 """Drafts come from where the last tokens stood before, and grow while they are right."""
 
+import random
+
 import pytest
 
-from services.language.lookup import FIRST, MISSES, PromptLookup
+from services.language.lookup import FIRST, LATER, MISSES, PromptLookup
 from tests.unit.language.scheduling import text
 
 
@@ -78,14 +80,41 @@ def test_drafts_shrink_at_once_however_many_of_them_were_right() -> None:
 
 def test_a_text_that_repeats_nothing_is_looked_at_less_often_until_it_does() -> None:
     lookup = PromptLookup()
-    for token in range(MISSES):
-        assert lookup.new == 1
+    for token in range(MISSES + 1):
+        assert lookup.due(0.0) == 1
         lookup.add([token])
-        assert lookup.draft(2) == []
-    assert lookup.new == MISSES
-    lookup.add([0])
-    assert lookup.draft(2) == [1, 2]
-    assert lookup.new == 1
+    assert lookup.draft(2) == []
+    assert lookup.due(0.0) == LATER
+    lookup.add([0, 1])
+    assert lookup.draft(2) == [2, 3]
+    assert lookup.due(0.0) == 1
+
+
+def test_a_text_whose_guesses_are_wrong_is_looked_at_less_often_until_they_are_right() -> None:
+    lookup = PromptLookup()
+    lookup.add([4])
+    for token in range(10, 20):
+        lookup.add([token, 4])
+    assert lookup.due(0.6) == LATER
+    assert lookup.draft(2, 0.6) == []
+    lookup.add([4] * 12)
+    assert lookup.due(0.6) == 1
+    assert lookup.draft(2, 0.6) == [4, 4]
+
+
+def test_what_is_learnt_does_not_depend_on_how_often_it_is_looked() -> None:
+    source = random.Random(1)
+    tokens = [source.randrange(5) for _ in range(200)]
+    found = []
+    for piece in (1, 3, LATER):
+        lookup = PromptLookup()
+        lookup.add(tokens[:8])
+        for at in range(8, 200, piece):
+            lookup.add(tokens[at : at + piece])
+        found.append([lookup.draft(3, sure / 100) for sure in range(100)])
+    assert found[1:] == found[:1] * 2
+    assert [] in found[0]
+    assert found[0][0] != []
 
 
 def test_a_text_asks_seldom_where_nothing_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,4 +129,4 @@ def test_a_text_asks_seldom_where_nothing_repeats(monkeypatch: pytest.MonkeyPatc
     for token in range(1, 60):
         one.take(token)
         one.draft(2, 0.0)
-    assert asked == [*range(2, MISSES + 2), *range(2 * MISSES + 1, 60, MISSES)]
+    assert asked == [*range(2, MISSES + 3), *range(MISSES + 2 + LATER, 60, LATER)]

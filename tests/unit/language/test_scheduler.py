@@ -270,7 +270,7 @@ async def test_a_prompt_that_is_being_read_while_its_caller_leaves_wastes_no_tok
 
 async def test_a_token_that_is_made_while_its_caller_leaves_is_wasted() -> None:
     counted, leaving = Counted(), text([2, 3], 20)
-    runs = during(FakeRuns(), (lambda: len(leaving.made) == 5, lambda: made.leave(leaving)))
+    runs = during(FakeRuns(), (lambda: len(runs.runs) == 5, lambda: made.leave(leaving)))
     async with scheduler(runs, counted) as made:
         made.submit([leaving])
     assert len(leaving.made) == 6

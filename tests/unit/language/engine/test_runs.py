@@ -26,6 +26,7 @@ from services.language.sequence import Sequence
 from tests.unit.language.engine.cuda import Runtime
 from tests.unit.language.engine.cuda import Session as GpuSession
 from tests.unit.language.scheduling import text
+from tests.unit.language.test_multi_step import times
 
 SOURCES = [list(range(2, 2 + length)) for length in (3, 40, 1, 17, 9)]
 
@@ -91,15 +92,16 @@ def texts() -> list[Sequence]:
     return [text([1], 8, source=source) for source in SOURCES]
 
 
-def written(work: Batch, together: list[Sequence]) -> list[list[tuple[int, bytes]]]:
-    """Tokens and log-probabilities, to the bit, of texts that join at once."""
+def written(work: Batch, together: list[Sequence], runs: int = 1) -> list[list[tuple[int, bytes]]]:
+    """Tokens and log-probabilities, to the bit, of texts that join at once; at most so many runs in a row."""
     found: dict[Sequence, list[tuple[int, bytes]]] = {one: [] for one in together}
     for one in together:
         work.join(one)
     work.encode()
     while work.rows:
-        made = work.decode()
+        made = work.decode(goes_on=times(runs))
         assert made is not None
+        assert len(made.seconds) <= runs
         for news in made.news:
             found[news.sequence] += [(one.token, np.float32(one.logprob).tobytes()) for one in news.chosen]
             if news.finish is not None:
@@ -201,6 +203,13 @@ def test_texts_on_a_gpu_are_those_of_the_host(runs: Runs, *, recorded: bool) -> 
         )
         assert wanted == got
         assert len(set(map(tuple, wanted))) > 3
+        plain = (Sampling(temperature=1.3, seed=4), Sampling(), Sampling(temperature=0.7, top_k=9, seed=2))
+        for count in (1, 3):  # without a row that is nobody's where it is recorded, and with one
+            in_a_row = [
+                written(batch(one), [undisturbed(one, wishes) for wishes in plain[:count]], runs)
+                for one, runs in ((here, 1), (here, 5), (there, 1), (there, 5))
+            ]
+            assert in_a_row[1:] == in_a_row[:1] * 3
         assert (there._decoder.session.replayed > 3) == (recorded and here.cross is None)
 
 
@@ -311,6 +320,10 @@ def drawn(*, source: bool = True) -> list[Sequence]:
         text([1], 9 + number, source=SOURCES[number] if source else None, sampling=one)
         for number, one in enumerate(wishes)
     ]
+
+
+def undisturbed(runs: Runs, wishes: Sampling) -> Sequence:
+    return text([1], 16, source=SOURCES[0] if runs.cross is not None else None, sampling=wishes)
 
 
 def _on_gpu(runs: Runs, *, recorded: bool) -> Runs:

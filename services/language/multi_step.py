@@ -1,0 +1,48 @@
+"""MultiStep: runs of the same texts in a row, each with the tokens that the one before it drew.
+
+A run pushes what the thread needs between two of them out of the processor's caches, so that looking at the tokens of
+several costs hardly more than looking at those of one. Nothing is computed that would not be with a look at each: the
+row ends with the first token that may end a text.
+"""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from services.kit.inference.bundle import Array
+from services.language.draws import Draw
+from services.language.engine.drawn import Drawn
+
+
+class MultiStep:
+    """Args:
+    draws: the next token of every text in work, whose place in the run is its place here.
+    most: runs at most.
+    goes_on: asked after each run.
+    """
+
+    def __init__(self, draws: list[Draw], most: int, goes_on: Callable[[], bool]) -> None:
+        self._texts = [draw.sequence for draw in draws]
+        self._most, self._goes_on = most, goes_on
+        self._ends: frozenset[int] = frozenset().union(*(text.end for text in self._texts))
+        self._greedy = all(text.sampling.greedy for text in self._texts)
+        self._tells = any(text.sampling.alternatives for text in self._texts)
+
+    def drawn(self, drawn: Drawn, again: Callable[[Array | None], Drawn]) -> Iterator[Drawn]:
+        """What all runs draw.
+
+        Args:
+            drawn: by the first one.
+            again: makes the next one, with the draws float32 [texts] in [0, 1); None where nothing is drawn.
+
+        Raises whatever `again` raises.
+        """
+        made = 1
+        while made < self._most and self._goes_on() and self._ends.isdisjoint(drawn.tokens):
+            yield drawn.kept() if self._tells else drawn
+            drawn = again(None if self._greedy else self._uniform(made))
+            made += 1
+        yield drawn
+
+    def _uniform(self, ahead: int) -> Array:
+        return np.array([text.draw(ahead) for text in self._texts], np.float32)
