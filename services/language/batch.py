@@ -169,12 +169,12 @@ class Batch:
             fed[draw.row] = 1
         given = arrays(draws, 1, self._candidates, before)
         self._written = draws, given
-        steps = None if slots else self._steps(draws, given, goes_on)
+        steps = None if slots else self._steps(draws, goes_on)
         return self._run("decode", first, token_ids, draws, given, fed, steps)
 
-    def _steps(self, draws: list[Draw], given: Draws, goes_on: Callable[[], bool]) -> MultiStep | None:
+    def _steps(self, draws: list[Draw], goes_on: Callable[[], bool]) -> MultiStep | None:
         """The runs that may follow the next one at once; None if something is to be done before."""
-        if given.adjust is not None or len(draws) < len(self.rows):
+        if len(draws) < len(self.rows):
             return None
         room = self._cache.room(1 + max(row.cached for row in self.rows))
         most = min(min(row.steps, room - row.cached) for row in self.rows)

@@ -44,11 +44,14 @@ class FakeRuns:
         self.refused: int | None = None  # no run with a text that has this token
         self.most: int | None = None  # no run with more tokens than that
         self.draws: list[int] = []  # of each run
+        self._last: tuple[int, Array, Draws, Array | None, Drawn] | None = None
 
     def run(
         self, first: int, token_ids: Array, start: Array, draws: Draws, source_length: Array | None = None
     ) -> Drawn:
         rows, steps = token_ids.shape
+        if self._last is not None:
+            self._last[-1].top_tokens[:] = self._last[-1].top_logprobs[:] = -1  # they count no longer
         if self.fails or self.fail_next:
             self.fail_next = max(0, self.fail_next - 1)
             raise RuntimeError("the device is gone")
@@ -75,6 +78,7 @@ class FakeRuns:
         return drawn
 
     def again(self, uniform: Array | None = None) -> Drawn:
+        assert self._last is not None
         first, start, draws, lengths, drawn = self._last
         if uniform is not None:
             draws = Draws(draws.wishes, uniform)

@@ -11,6 +11,7 @@ import pytest
 from services.kit.errors import DeadlineExpired
 from services.language.engine.cache import Cache
 from services.language.isolation import Made, RunFailed
+from services.language.lookup import PromptLookup
 from services.language.sampling import Sampling, uniform
 from services.language.sequence import Sequence
 from tests.unit.language.fakes import LONGEST, FakeEncodedRuns, FakeRuns, batch, written
@@ -134,16 +135,36 @@ def test_where_more_than_the_last_token_counts_each_is_looked_at(wishes: dict[st
     assert [len(turn(1000).seconds) for _ in range(4)] == [1, 1, 1, 1]
 
 
-def test_texts_that_are_written_wait_for_those_that_are_read() -> None:
-    runs, one = roomy(), text([5, 6], 40)
+@pytest.mark.parametrize("gone_on_with", [0, 3])
+def test_texts_that_are_written_wait_for_those_that_are_read(gone_on_with: int) -> None:
+    runs, one, other = roomy(), text([5, 6], 40), text(list(range(60)), 9)
+    other.replay(written(other.prompt, gone_on_with))
     work = batch(runs)
     work.join(one)
     work.prefill(512)
-    work.join(text(list(range(60)), 4))
+    work.join(other)
     work.prefill(16)
     made = work.decode(goes_on=times(1000))
     assert made is not None
     assert (made.rows, len(made.seconds)) == (1, 1)
+
+
+def test_a_first_token_waits_for_no_other() -> None:
+    work = batch(roomy())
+    work.join(text([5], 20))  # such a prompt is read like a token that was made
+    made = [work.decode(goes_on=times(1000)) for _ in range(2)]
+    assert [len(one.seconds) for one in made if one is not None] == [1, 19]
+
+
+def test_texts_are_looked_at_where_a_draft_is_due(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PromptLookup, "due", lambda lookup, sure: 4)
+    monkeypatch.setattr(PromptLookup, "draft", lambda lookup, most, sure: [])
+    work = batch(roomy(), speculative=5)
+    for one in (text([5, 6], 40), text([7, 8], 40)):
+        work.join(one)
+    work.prefill(512)
+    made = [work.decode(goes_on=times(1000)) for _ in range(4)]
+    assert [len(one.seconds) for one in made if one is not None] == [1, 4, 4, 4]
 
 
 def test_the_room_in_the_cache_is_not_left() -> None:
@@ -188,7 +209,7 @@ async def test_a_run_that_fails_in_a_row_costs_nobody_a_token(encoded: bool) -> 
     def fail() -> None:
         runs.fail_next = 1
 
-    during(runs, (lambda: len(runs.runs) == 7, fail))
+    during(runs, (lambda: len(runs.runs) == 6, fail))
     async with scheduler(runs, counted, stream_interval_s=INTERVAL_S) as made, asyncio.timeout(10):
         made.submit(texts)
         found = await asyncio.gather(*map(tokens, texts))
@@ -221,29 +242,31 @@ async def test_who_leaves_is_out_after_the_run_that_is_under_way() -> None:
     assert [rows for _, rows, _ in runs.runs[8:12]] == [2, 2, 1, 1]
 
 
-@pytest.mark.parametrize("waits", [False, True])
-async def test_a_deadline_is_looked_at_while_runs_follow_one_another(waits: bool) -> None:
-    """Of a text that is written, and of one that waits for a place."""
-    first, late = text([1, 2], 100), text([3, 4], 100, timeout_s=0.1)
-    runs, loop, run = FakeRuns(), asyncio.get_running_loop(), FakeRuns.run
+@pytest.mark.parametrize("wait", [False, True])
+async def test_deadlines_are_looked_at_while_runs_follow_one_another(wait: bool) -> None:
+    """Of texts that are written, and of texts that wait for a place; they are told while another one goes on."""
+    first, late = text([1, 2], 100), [text([number, 4], 100, timeout_s=number / 10) for number in (1, 2)]
+    runs, loop, run = roomy(), asyncio.get_running_loop(), FakeRuns.run
     told = asyncio.Event()
 
-    async def passed() -> None:
-        await asyncio.sleep(max(0.0, late.deadline.remaining_s()))
+    async def passed(one: Sequence) -> None:
+        await asyncio.sleep(max(0.0, one.deadline.remaining_s()))
 
     def slow(*arguments: object, **others: object) -> object:
-        if len(runs.runs) == 9:
-            asyncio.run_coroutine_threadsafe(passed(), loop).result()
-        if len(runs.runs) == 12:  # it is told while the other one goes on
+        at = len(runs.runs)
+        if at in (9, 12):
+            asyncio.run_coroutine_threadsafe(passed(late[at == 12]), loop).result()
+        if at == 15:
             asyncio.run_coroutine_threadsafe(told.wait(), loop).result()
         return run(runs, *arguments, **others)  # type: ignore[arg-type]
 
     runs.run = slow  # type: ignore[method-assign, assignment]
-    places = 1 if waits else 4
+    places = 1 if wait else 4
     async with scheduler(runs, max_texts=places, stream_interval_s=INTERVAL_S) as made, asyncio.timeout(10):
         made.submit([first])
-        made.submit([late])
-        with pytest.raises(DeadlineExpired):
-            await tokens(late)
+        made.submit(late)
+        for one in late:
+            with pytest.raises(DeadlineExpired):
+                await tokens(one)
         told.set()
         assert await tokens(first) == written([1, 2], 100)
