@@ -18,6 +18,9 @@ from services.kit.inference.engine import Device, EngineSettings
 from services.kit.inference.loading import ModelsSettings
 from services.kit.inference.models import Models
 from services.language.answers import Answers
+from services.language.engine.bound import Bound
+from services.language.engine.drawn import Drawn
+from services.language.engine.runs import _Shape
 from services.language.leaving import Leaving
 from services.language.loader import loader
 from services.language.metrics import GenerationMetrics
@@ -30,7 +33,6 @@ from trivium.language.v1 import language_pb2 as pb
 
 GENERATE = "/trivium.language.v1.LanguageService/Generate"
 SHORT = 8  # tokens of a short prompt
-STEPS = "trivium_generation_step_seconds_count"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +66,18 @@ async def over(address: str, wanted: list[Text], callers: int) -> Made:
 class Inside:
     """The loaded model, in this process."""
 
-    def __init__(self, writer: Writer, registry: CollectorRegistry) -> None:
-        self._writer, self._registry, self._leaving = writer, registry, Leaving()
+    def __init__(self, writer: Writer) -> None:
+        self._writer, self._leaving = writer, Leaving()
+        self._steps = 0  # runs that took texts one token further
+        runs = writer.scheduler._batch._runs
+        run = runs._run
+
+        def counted(bound: Bound, shape: _Shape, draws: int) -> Drawn:
+            drawn = run(bound, shape, draws)
+            self._steps += shape.steps == 1
+            return drawn
+
+        runs._run = counted  # type: ignore[method-assign, assignment]  # metrics learn of runs some time after they were made
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -78,7 +90,7 @@ class Inside:
         async with Models.open(settings, load, registry) as models:
             writer = models.find(NAME).pipeline
             assert isinstance(writer, Writer)
-            yield cls(writer, registry)
+            yield cls(writer)
 
     async def rate(self, wanted: list[Text], callers: int) -> Made:
         """With messages made and turned into bytes, and sent nowhere."""
@@ -102,14 +114,14 @@ class Inside:
         try:
             for _ in tasks:
                 await begun.acquire()
-            steps, seconds, started, before = [], [], time.perf_counter(), self._steps()
+            steps, seconds, started, before = [], [], time.perf_counter(), self._steps
             for _ in range(count):
                 await asyncio.sleep(source.random() * 0.1)  # at any moment of a step
-                at, since = self._steps(), time.perf_counter()
+                at, since = self._steps, time.perf_counter()
                 async for _ in self._write(Text([source.randrange(SHAPE["vocab"]) for _ in range(SHORT)], 1)):
                     seconds.append(time.perf_counter() - since)
-                    steps.append(self._steps() - at)
-            mean_s = (time.perf_counter() - started) / (self._steps() - before)
+                    steps.append(self._steps - at)
+            mean_s = (time.perf_counter() - started) / (self._steps - before)
             return FirstTokens(steps, seconds, mean_s)
         finally:
             for task in tasks:
@@ -123,7 +135,3 @@ class Inside:
             async for message in messages:
                 message.SerializeToString()
                 yield list(message.token_ids)
-
-    def _steps(self) -> int:
-        labels = {"model": NAME, "version": "1", "kind": "decode"}
-        return round(self._registry.get_sample_value(STEPS, labels) or 0)
