@@ -9,7 +9,7 @@ LONGEST = 3  # tokens that are looked for at most; more of them are found less o
 FIRST = 2  # tokens of the first draft
 MEMORY = 8  # guesses that say how good the next one is
 MISSES = 8  # tokens in a row that stood behind nothing known; what comes next is foretold by nothing then
-LATER = 8  # tokens after which it is looked again, where there is no draft now
+LATER = 16  # tokens after which it is looked again, where there is no draft now
 
 
 class PromptLookup:

@@ -27,7 +27,7 @@ class GenerationSettings:
     # On the CPU, with fp32: tokens that are drafted for a text that is written alone; several share them.
     speculative_tokens: int = setting(4, low=0, high=64)  # 0: none
     # Seconds between a text's tokens on their way to its caller, but for the first one and the last ones; 0: none.
-    stream_interval_s: float = setting(0.01, low=0, high=10)
+    stream_interval_s: float = setting(0.02, low=0, high=10)
     default_new_tokens: int = setting(64, low=1)  # where a request does not say
 
     @property

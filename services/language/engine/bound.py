@@ -91,12 +91,14 @@ class Bound:
         for name, array in zip(OF_ADJUSTMENTS, draws.adjust or (), strict=False):
             self.adjust(name, array)
 
-    def take_drawn(self, rows: int, uniform: Array | None) -> None:
-        """The next run gets what the last one drew, a token of each row, behind what that got."""
-        self._newest[:rows] = self._tokens[:rows]
-        self._start[:rows] += 1
+    def again(self, rows: int, uniform: Array | None) -> Drawn:
+        """The run after one with a token of each row: with what that drew, behind what it had. Raises like `run`."""
+        self._newest[:] = self._tokens
+        self._start += 1
         if uniform is not None:
             self.given.arrays[graph.UNIFORM][:rows, 0] = uniform
+        self.run()
+        return self.drawn(rows)
 
     def adjust(self, name: str, array: Array) -> None:
         """An input of another size in every run, whose memory the caller keeps until after the next one."""
@@ -108,8 +110,8 @@ class Bound:
 
     def drawn(self, count: int) -> Drawn:
         """What came out for the first draws."""
-        tokens, logprobs = self._tokens[:count].tolist(), self._logprobs[:count].tolist()
-        return Drawn(tokens, logprobs, self._top_tokens, self._top_logprobs)
+        tokens, logprobs = self._tokens.tolist(), self._logprobs.tolist()
+        return Drawn(tokens[:count], logprobs[:count], self._top_tokens, self._top_logprobs)
 
     def _packed(self, specs: Sequence[TensorSpec]) -> Packed:
         return Packed(specs, lambda size: np.zeros(size, BYTES))

@@ -92,11 +92,16 @@ class Runs:
         shape = self._shape(first, rows, steps, draws, stage)
         bound = self._bound_for(shape)
         bound.take(token_ids, start, draws, source_length)
-        drawn = self._run(bound, shape, len(draws.wishes.out_index))
+        try:
+            bound.run()
+        except Exception:
+            self._forget(shape)
+            raise
+        self._last = bound, shape, len(draws.wishes.out_index)
         if stage is not None:
             for row in range(rows):
                 self.cache.take(first + row, 0, stage, row, 0, steps)
-        return drawn
+        return bound.drawn(len(draws.wishes.out_index))
 
     def again(self, uniform: Array | None = None) -> Drawn:
         """The last run again, which took one token of each row and drew the next one of each, with those.
@@ -108,18 +113,16 @@ class Runs:
         """
         assert self._last is not None
         bound, shape, count = self._last
-        bound.take_drawn(count, uniform)
-        return self._run(bound, shape, count)
-
-    def _run(self, bound: Bound, shape: _Shape, count: int) -> Drawn:
         try:
-            bound.run()
+            return bound.again(count, uniform)
         except Exception:
-            del (self._recorded if shape.recorded else self._bound)[shape]
-            self._last = None
+            self._forget(shape)
             raise
-        self._last = bound, shape, count
-        return bound.drawn(count)
+
+    def _forget(self, shape: _Shape) -> None:
+        """A run has failed, and may have spoilt what it was bound by."""
+        (self._recorded if shape.recorded else self._bound).pop(shape, None)
+        self._last = None
 
     def close(self) -> None:
         """Gives back what it has on a GPU; nothing is run after that."""

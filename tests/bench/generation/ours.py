@@ -14,13 +14,13 @@ from prometheus_client import CollectorRegistry
 
 from services.kit.deadline import Deadline
 from services.kit.inference.batcher import BatcherSettings
+from services.kit.inference.bundle import Array
 from services.kit.inference.engine import Device, EngineSettings
 from services.kit.inference.loading import ModelsSettings
 from services.kit.inference.models import Models
 from services.language.answers import Answers
-from services.language.engine.bound import Bound
-from services.language.engine.drawn import Drawn
-from services.language.engine.runs import _Shape
+from services.language.engine.drawn import Drawn, Draws
+from services.language.engine.runs import Runs
 from services.language.leaving import Leaving
 from services.language.loader import loader
 from services.language.metrics import GenerationMetrics
@@ -63,21 +63,34 @@ async def over(address: str, wanted: list[Text], callers: int) -> Made:
         return await closed_loop(write, wanted, callers)
 
 
+class Steps:
+    """Counts the runs that take texts one token further, as they end; metrics learn of them some time later."""
+
+    def __init__(self, runs: Runs) -> None:
+        self.count = 0
+        self._run, self._again = runs.run, runs.again
+        runs.run, runs.again = self.run, self.again  # type: ignore[method-assign]
+
+    def run(
+        self, first: int, token_ids: Array, start: Array, draws: Draws, source_length: Array | None = None
+    ) -> Drawn:
+        """See Runs."""
+        drawn = self._run(first, token_ids, start, draws, source_length)
+        self.count += token_ids.shape[1] == 1
+        return drawn
+
+    def again(self, uniform: Array | None = None) -> Drawn:
+        """See Runs."""
+        drawn = self._again(uniform)
+        self.count += 1
+        return drawn
+
+
 class Inside:
     """The loaded model, in this process."""
 
     def __init__(self, writer: Writer) -> None:
         self._writer, self._leaving = writer, Leaving()
-        self._steps = 0  # runs that took texts one token further
-        runs = writer.scheduler._batch._runs
-        run = runs._run
-
-        def counted(bound: Bound, shape: _Shape, draws: int) -> Drawn:
-            drawn = run(bound, shape, draws)
-            self._steps += shape.steps == 1
-            return drawn
-
-        runs._run = counted  # type: ignore[method-assign, assignment]  # metrics learn of runs some time after they were made
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -98,7 +111,7 @@ class Inside:
 
     async def first_tokens(self, others: int, count: int) -> FirstTokens:
         """`count` short prompts, one after the other, while `others` texts are being written."""
-        source = random.Random(3)
+        source, taken = random.Random(3), Steps(self._writer.scheduler._batch._runs)
         begun = asyncio.Semaphore(0)
 
         async def other() -> None:
@@ -114,14 +127,14 @@ class Inside:
         try:
             for _ in tasks:
                 await begun.acquire()
-            steps, seconds, started, before = [], [], time.perf_counter(), self._steps
+            steps, seconds, started, before = [], [], time.perf_counter(), taken.count
             for _ in range(count):
                 await asyncio.sleep(source.random() * 0.1)  # at any moment of a step
-                at, since = self._steps, time.perf_counter()
+                at, since = taken.count, time.perf_counter()
                 async for _ in self._write(Text([source.randrange(SHAPE["vocab"]) for _ in range(SHORT)], 1)):
                     seconds.append(time.perf_counter() - since)
-                    steps.append(self._steps - at)
-            mean_s = (time.perf_counter() - started) / (self._steps - before)
+                    steps.append(taken.count - at)
+            mean_s = (time.perf_counter() - started) / (taken.count - before)
             return FirstTokens(steps, seconds, mean_s)
         finally:
             for task in tasks:
