@@ -178,7 +178,7 @@ class Batch:
             return None
         room = self._cache.room(1 + max(row.cached for row in self.rows))
         most = min(min(row.steps, room - row.cached) for row in self.rows)
-        if self._most_drafted:
+        if self._most_drafted and not self._resting:
             most = min(most, *(row.until_draft(self._sure) for row in self.rows))
         return MultiStep(draws, most, goes_on) if most > 1 else None
 

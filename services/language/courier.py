@@ -29,6 +29,11 @@ class Courier:
         self._thread = threading.Thread(target=self._work, name="courier", daemon=True)
         self._thread.start()
 
+    @property
+    def due(self) -> float:
+        """When what can wait is to be carried at the latest, on the clock of time.monotonic."""
+        return (self._gone if self._held else time.monotonic()) + self._interval_s
+
     def tell(self, callback: Callable[..., None], *arguments: Any) -> None:
         """Calls it in the event loop soon; one thread may say so, here and below."""
         self._held.append((callback, arguments))

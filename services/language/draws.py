@@ -58,7 +58,8 @@ def _wishes(draws: list[Draw], steps: int, most: int) -> Wishes:
 
 def news(draws: list[Draw], runs: Iterable[Drawn]) -> list[News]:
     """What the draws of one run, or of several in a row, mean for their texts."""
-    told: dict[Sequence, News] = {}
+    told: list[News] = []
+    latest: dict[Sequence, News] = {}
     over: Sequence | None = None  # the text whose further draws follow a token that it has not
     for drawn in runs:
         tokens, logprobs = drawn.tokens, drawn.logprobs
@@ -68,17 +69,23 @@ def news(draws: list[Draw], runs: Iterable[Drawn]) -> list[News]:
                 continue
             others = _alternatives(sequence, drawn, index) if sequence.sampling.alternatives else ()
             sequence.overflowed |= math.isnan(logprobs[index])
-            one = told.get(sequence) or told.setdefault(sequence, News(sequence, len(sequence.made)))
+            number, text = len(sequence.made), _taken(sequence, token)
+            one = latest.get(sequence)
+            if one is None or (one.text is None) != (text is None):
+                one = latest[sequence] = News(sequence, number, text=None if text is None else "")
+                told.append(one)
             one.chosen.append(Chosen(token, logprobs[index], others))
-            if sequence.scored_from is None:
-                one.add(sequence.take(token))
-                over = sequence if token != draw.draft or sequence.finish is not None else None
-            else:
-                one.add("")
-                if sequence.to_read == 0 and draw.step == draws[-1].step:
-                    sequence.finish = "length"
+            one.text = None if one.text is None or text is None else one.text + text
+            over = sequence if token != draw.draft or sequence.finish is not None else None
+            if sequence.scored_from is not None and sequence.to_read == 0 and draw.step == draws[-1].step:
+                sequence.finish = "length"
             one.finish = sequence.finish
-    return list(told.values())
+    return told
+
+
+def _taken(sequence: Sequence, token: int) -> str | None:
+    """What a token adds to the text, as `Sequence.take` says; nothing where it was given."""
+    return sequence.take(token) if sequence.scored_from is None else ""
 
 
 def _alternatives(sequence: Sequence, drawn: Drawn, index: int) -> tuple[tuple[int, float], ...]:

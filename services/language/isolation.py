@@ -22,13 +22,8 @@ class News:
     sequence: Sequence
     index: int  # of the first token
     chosen: list[Chosen] = field(default_factory=list)
-    text: str | None = None  # None: it is still to be made of them
+    text: str | None = ""  # None: it is still to be made of them
     finish: Finish | None = None
-
-    def add(self, text: str | None) -> None:
-        """What one of them adds to the text, where that is known."""
-        if text is not None:
-            self.text = (self.text or "") + text
 
 
 @dataclass(frozen=True, slots=True)

@@ -146,7 +146,7 @@ class Scheduler:
         if len(self._waiting) or self._batch.to_read:
             self._read()
         deadlines = (row.deadline.at for row in self._batch.rows)
-        self._until = min(time.monotonic() + self._settings.stream_interval_s, self._waiting.deadline, *deadlines)
+        self._until = min(self._courier.due, self._waiting.deadline, *deadlines)
         self._ran(self._runs.decode(self._goes_on))
 
     def _goes_on(self) -> bool:

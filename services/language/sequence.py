@@ -67,6 +67,7 @@ class Sequence:
         self.scored_from = None if scored is None else len(prompt) + 1 - len(scored)  # place of the first of them
         self.deadline, self.priority = deadline, priority
         self.made: list[int] = []
+        self._given = 0  # of those, made by another process
         self.tokens = len(prompt)  # all so far
         self.longest = len(prompt) + limit  # tokens that the cache must have room for at the end
         self.finish: Finish | None = None
@@ -106,7 +107,8 @@ class Sequence:
     @property
     def steps(self) -> int:
         """Tokens that may be drawn one after the other, each from the one before alone, until one of them ends it."""
-        one_by_one = not self.made or self.adjustments is not None or self.sampling.stop
+        first = len(self.made) == self._given  # nobody waits longer for it than for the run that draws it
+        one_by_one = first or self.adjustments is not None or self.sampling.stop
         return 1 if one_by_one else self.limit - len(self.made)
 
     def tokens_from(self, position: int, count: int) -> list[int]:
@@ -145,6 +147,7 @@ class Sequence:
                 return
             if self.take(token) is None:
                 self._write(token, self.finish)
+            self._given += 1
 
     def take(self, token: int) -> str | None:
         """One more token of the text: what it adds to it. Sets `finish` where it is the last one.
@@ -193,17 +196,20 @@ class Sequence:
         Raises:
             TriviumError: these tokens have no text.
         """
+        if text is not None:
+            self._hand_over(index, chosen, text, finish)
+            return
+        for number, one in enumerate(chosen):
+            end = finish if one is chosen[-1] else None
+            self._hand_over(index + number, [one], self._write(one.token, end), end)
+
+    def _hand_over(self, index: int, chosen: list[Chosen], text: str, finish: Finish | None) -> None:
         if self._pending is None:
             self._pending = Piece(index)
-        self.woken.set()
-        if text is not None:
-            self._pending.tokens += chosen
-            self._pending.text += text
-        else:
-            for one in chosen:
-                self._pending.text += self._write(one.token, finish if one is chosen[-1] else None)
-                self._pending.tokens.append(one)
+        self._pending.tokens += chosen
+        self._pending.text += text
         self._pending.finish = finish
+        self.woken.set()
 
     def fail(self, error: TriviumError) -> None:
         """It ends here."""

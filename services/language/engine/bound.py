@@ -93,8 +93,8 @@ class Bound:
 
     def again(self, rows: int, uniform: Array | None) -> Drawn:
         """The run after one with a token of each row: with what that drew, behind what it had. Raises like `run`."""
-        self._newest[:] = self._tokens
-        self._start += 1
+        self._newest[:rows] = self._tokens[:rows]  # a row that is nobody's stays where it is
+        self._start[:rows] += 1
         if uniform is not None:
             self.given.arrays[graph.UNIFORM][:rows, 0] = uniform
         self.run()

@@ -128,6 +128,7 @@ class Runs:
         """Gives back what it has on a GPU; nothing is run after that."""
         if self._cuda is None:
             return
+        self._last = None
         self._bound.clear()
         self._recorded.clear()
         for engine in (self._decoder, self._encoder):

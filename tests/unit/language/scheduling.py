@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import AsyncIterator, Callable
 from typing import Any, TypeVar
 
@@ -53,6 +54,12 @@ def during(runs: Runs, *events: tuple[Callable[[], object], Callable[[], None]])
 
     runs.run = watched  # type: ignore[method-assign, assignment]
     return runs
+
+
+def times(count: int) -> Callable[[], bool]:
+    """Goes on until so many runs are made."""
+    asked = itertools.count(1)
+    return lambda: next(asked) < count
 
 
 class Counted:

@@ -104,3 +104,13 @@ class Arrived:
                 await self._changed.wait()
                 self._changed.clear()
         return self._found
+
+
+async def test_what_waits_is_due_an_interval_after_what_went_before() -> None:
+    courier = Courier(asyncio.get_running_loop(), 3600.0)
+    courier.tell(lambda: None)
+    gone = courier._gone
+    assert courier.due > gone + 3600  # nothing waits: from now on
+    courier.tell_later(lambda: None)
+    assert courier.due == gone + 3600
+    courier.close()

@@ -6,6 +6,7 @@ import pytest
 
 from services.kit.deadline import Deadline
 from services.kit.errors import TriviumError
+from services.language.lookup import PromptLookup
 from services.language.sampling import Sampling
 from services.language.sequence import Sequence
 from tests.unit.language.fakes import FakeRuns, FakeTokenizer, written
@@ -47,6 +48,7 @@ async def read(sequence: Sequence, told: list[int]) -> None:
         if (piece := sequence.next()) is None:
             await sequence.woken.wait()
             continue
+        assert piece.tokens
         told += [chosen.token for chosen in piece.tokens]
 
 
@@ -69,6 +71,22 @@ async def test_tokens_that_have_no_text_end_their_own_text_and_no_other(at: int,
     assert ends[0] == 2
     assert sum(ends[1:3]) == 1  # by whether its caller left before its last token was made
     assert (ends[3], counted.failed_runs) == (0, 0)
+
+
+@pytest.mark.parametrize("stop", [(), ("no such text",)])
+@pytest.mark.parametrize("at", [2, 4])
+async def test_tokens_that_were_drafted_and_have_no_text_are_told_of(
+    at: int, stop: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PromptLookup, "draft", lambda lookup, most, sure: written(lookup._tokens, most))
+    monkeypatch.setattr(PromptLookup, "due", lambda lookup, sure: 1)
+    bad, told = untold(at, stop), list[int]()
+    async with scheduler(runs := FakeRuns(), speculative=8) as made, asyncio.timeout(10):
+        made.submit([bad])
+        with pytest.raises(TriviumError, match="no text"):
+            await read(bad, told)
+    assert told == BAD[:at]
+    assert [steps for _, _, steps in runs.runs] == [2, len(BAD) - 1]
 
 
 async def test_a_text_that_goes_on_from_tokens_without_text_is_refused() -> None:

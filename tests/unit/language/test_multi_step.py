@@ -1,7 +1,6 @@
 """Runs in a row change when tokens are looked at, and nothing else: not which, nor what follows of them."""
 
 import asyncio
-import itertools
 import random
 from collections.abc import Callable
 from functools import partial
@@ -15,7 +14,7 @@ from services.language.lookup import PromptLookup
 from services.language.sampling import Sampling, uniform
 from services.language.sequence import Sequence
 from tests.unit.language.fakes import LONGEST, FakeEncodedRuns, FakeRuns, batch, written
-from tests.unit.language.scheduling import Counted, during, scheduler, text, tokens
+from tests.unit.language.scheduling import Counted, during, scheduler, text, times, tokens
 from tests.unit.language.test_batch import expected, prompts, sequence
 
 INTERVAL_S = 10  # longer than any text here takes: runs go on in a row until something is due
@@ -26,12 +25,6 @@ def roomy() -> FakeRuns:
     runs = FakeRuns()
     runs.cache = Cache(2, 1, 1, 8 * LONGEST, LONGEST, "FP32", smallest=LONGEST)
     return runs
-
-
-def times(count: int) -> Callable[[], bool]:
-    """Goes on until so many runs are made."""
-    asked = itertools.count(1)
-    return lambda: next(asked) < count
 
 
 def begun(runs: FakeRuns, *texts: Sequence) -> Callable[[int], Made]:
@@ -154,6 +147,17 @@ def test_a_first_token_waits_for_no_other() -> None:
     work.join(text([5], 20))  # such a prompt is read like a token that was made
     made = [work.decode(goes_on=times(1000)) for _ in range(2)]
     assert [len(one.seconds) for one in made if one is not None] == [1, 19]
+
+
+def test_the_first_token_of_a_text_that_is_gone_on_with_waits_for_no_other() -> None:
+    one = text([5, 6], 20)
+    one.replay(written([5, 6], 3))
+    work = batch(roomy())
+    work.join(one)
+    work.prefill(4)  # all but the last of those that are known
+    made = [work.decode(goes_on=times(1000)) for _ in range(2)]
+    assert [len(found.seconds) for found in made if found is not None] == [1, 16]
+    assert one.made == written([5, 6], 20)
 
 
 def test_texts_are_looked_at_where_a_draft_is_due(monkeypatch: pytest.MonkeyPatch) -> None:

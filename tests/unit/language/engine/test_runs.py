@@ -1,7 +1,9 @@
 """Runs over the graphs of a bundle that is shipped, and caches with something in them."""
 
 import copy
+import gc
 import random
+import weakref
 from functools import partial
 from typing import Any
 
@@ -25,8 +27,7 @@ from services.language.sampling import Sampling
 from services.language.sequence import Sequence
 from tests.unit.language.engine.cuda import Runtime
 from tests.unit.language.engine.cuda import Session as GpuSession
-from tests.unit.language.scheduling import text
-from tests.unit.language.test_multi_step import times
+from tests.unit.language.scheduling import text, times
 
 SOURCES = [list(range(2, 2 + length)) for length in (3, 40, 1, 17, 9)]
 
@@ -204,9 +205,9 @@ def test_texts_on_a_gpu_are_those_of_the_host(runs: Runs, *, recorded: bool) -> 
         assert wanted == got
         assert len(set(map(tuple, wanted))) > 3
         plain = (Sampling(temperature=1.3, seed=4), Sampling(), Sampling(temperature=0.7, top_k=9, seed=2))
-        for count in (1, 3):  # without a row that is nobody's where it is recorded, and with one
+        for count in (1, 5):  # without a row that is nobody's where it is recorded, and with one
             in_a_row = [
-                written(batch(one), [undisturbed(one, wishes) for wishes in plain[:count]], runs)
+                written(batch(one), [undisturbed(one, wishes) for wishes in (plain * 2)[:count]], runs)
                 for one, runs in ((here, 1), (here, 5), (there, 1), (there, 5))
             ]
             assert in_a_row[1:] == in_a_row[:1] * 3
@@ -242,6 +243,33 @@ def test_what_is_recorded_writes_over_no_text_beside_it() -> None:
     assert made(there) == made(here)
     assert there._decoder.session.replayed > 3
     assert {shape.rows for shape in there._recorded} == {1, 6}
+
+
+def test_rows_that_are_nobodys_stay_where_they_are_while_runs_follow_one_another() -> None:
+    runs = _on_gpu(gpt()[0], recorded=True)
+    work = batch(runs)
+    for seed in range(5):
+        work.join(text([3], 30, sampling=Sampling(temperature=1.0, seed=seed)))
+    work.decode()
+    before = runs.cache.read(5, 1, 40)
+    made = work.decode(goes_on=times(20))
+    assert made is not None
+    assert (len(made.seconds), runs.rows(5)) == (20, 6)
+    np.testing.assert_array_equal(runs.cache.read(5, 1, 40), before)
+    assert (runs.cache.read(4, 1, 20) != before[:, :, :19]).any()
+
+
+def test_nothing_holds_what_was_bound_once_it_is_given_back() -> None:
+    runs = _on_gpu(gpt()[0], recorded=True)
+    work = batch(runs)
+    work.join(text([3], 30))
+    work.decode()
+    work.decode(goes_on=times(5))
+    bound = [weakref.ref(one) for one in (*runs._bound.values(), *runs._recorded.values())]
+    runs.close()
+    gc.collect()
+    assert bound
+    assert [one() for one in bound] == [None] * len(bound)
 
 
 def test_rows_behind_the_first_ones_are_not_filled_up() -> None:
