@@ -8,6 +8,7 @@ had, some of them sooner. (Speculative decoding: Leviathan et al., ICML 2023; dr
 LONGEST = 3  # tokens that are looked for at most; more of them are found less often, and foretell little better
 FIRST = 2  # tokens of the first draft
 MEMORY = 8  # guesses that say how good the next one is
+START = 0.6  # the part of them that is taken to be right before there are any
 MISSES = 8  # tokens in a row that stood behind nothing known; what comes next is foretold by nothing then
 LATER = 16  # tokens after which it is looked again, where there is no draft now
 
@@ -22,7 +23,7 @@ class PromptLookup:
         self._tokens: list[int] = []
         self._behind: dict[tuple[int, ...], int] = {}  # the place behind where some tokens stood last, not at the end
         self._next = FIRST
-        self._sure = 0.5
+        self._sure = START
         self._missed = 0  # tokens in a row
 
     @property

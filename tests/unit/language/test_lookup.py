@@ -51,11 +51,11 @@ def test_others_wait_only_for_drafts_of_a_text_whose_guesses_are_right() -> None
     lookup, drafted = PromptLookup(), []
     for token in [4] * 12 + [5, 4, 6, 4, 7, 4, 8, 4] + [4] * 12:
         lookup.add([token])
-        drafted.append(bool(lookup.draft(2, sure=0.65)))
-    assert drafted[:4] == [False] * 4  # it has guessed too little
-    assert drafted[4:12] == [True] * 8
-    assert drafted[18:27] == [False] * 9  # wrong guesses, and then too few right ones
-    assert drafted[-4:] == [True] * 4
+        drafted.append(bool(lookup.draft(2, sure=0.75)))
+    assert drafted[:5] == [False] * 5  # it has guessed too little
+    assert drafted[5:12] == [True] * 7
+    assert drafted[18:30] == [False] * 12  # wrong guesses, and then too few right ones
+    assert drafted[-2:] == [True] * 2
 
 
 def test_drafts_grow_while_they_are_right_and_shrink_where_they_are_not() -> None:

@@ -171,6 +171,16 @@ def test_texts_are_looked_at_where_a_draft_is_due(monkeypatch: pytest.MonkeyPatc
     assert [len(one.seconds) for one in made if one is not None] == [1, 4, 4, 4]
 
 
+def test_texts_that_are_not_drafted_for_some_time_are_not_looked_at_for_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PromptLookup, "due", lambda lookup, sure: 1)
+    work = batch(roomy(), speculative=5)
+    work.join(text([5, 6], 40))
+    work.prefill(512)
+    work._resting = 3  # a run with drafts has failed
+    made = [work.decode(goes_on=times(10)) for _ in range(3)]
+    assert [len(one.seconds) for one in made if one is not None] == [10, 10, 1]
+
+
 def test_the_room_in_the_cache_is_not_left() -> None:
     runs = FakeRuns()
     turn = begun(runs, text([5, 6, 7], 100))
