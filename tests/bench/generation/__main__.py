@@ -52,15 +52,16 @@ async def main(
 
     say("making the model, and starting the engines")
     files = await asyncio.to_thread(model.made, "FP16" if device == "cuda" else "FP32")
-    with tempfile.TemporaryDirectory(prefix="trivium-bench-") as folder:
-        async with engines(Path(folder), files, threads, device, others=others) as found:
-            say(f"engines: {', '.join(found)}")
-            for number in range(rounds):
+    for number in range(rounds):  # with processes of its own: two of the same kind differ by more than two rounds do
+        with tempfile.TemporaryDirectory(prefix="trivium-bench-") as folder:
+            async with engines(Path(folder), files, threads, device, others=others) as found:
+                say(f"engines: {', '.join(found)}")
                 for count in callers:
                     await measure(report, found, count, number, say)
-            say(f"{first_tokens} first tokens")
-            job = {"what": "first token", "others": OTHERS, "count": first_tokens}
-            report.first = FirstTokens(**await found[INSIDE].ask(**job))
+                if number == rounds - 1:
+                    say(f"{first_tokens} first tokens")
+                    job = {"what": "first token", "others": OTHERS, "count": first_tokens}
+                    report.first = FirstTokens(**await found[INSIDE].ask(**job))
     text = report.markdown(facts)
     path = results.path(facts).with_name(f"{results.path(facts).name}-generation")
     content = {"facts": asdict(facts), "figures": asdict(report)}
@@ -72,6 +73,7 @@ async def main(
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m tests.bench.generation", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one round")
+    parser.add_argument("--rounds", type=int, help="so many; 3 else")
     parser.add_argument("--callers", type=int, action="append", help="so many only; may be repeated")
     parser.add_argument("--alone", action="store_true", help="without transformers and onnxruntime-genai")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of each engine")
@@ -80,7 +82,7 @@ if __name__ == "__main__":
     configure_logs(LogSettings(level="error"))
     asyncio.run(
         main(
-            rounds=1 if given.quick else 3,
+            rounds=given.rounds or (1 if given.quick else 3),
             callers=tuple(given.callers or CALLERS),
             first_tokens=20 if given.quick else 100,
             others=not given.alone,
