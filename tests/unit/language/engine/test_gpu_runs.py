@@ -1,0 +1,164 @@
+"""Runs on a stand-in for a GPU: what the host computes, recorded or not, and nothing else that changes."""
+
+import copy
+import gc
+import random
+import weakref
+from functools import partial
+
+import numpy as np
+import pytest
+
+from services.kit.inference.recording import GPU
+from services.language.engine.cuda import Cuda
+from services.language.engine.cuda_storage import CudaStorage
+from services.language.engine.memory import caches
+from services.language.engine.runs import Runs
+from services.language.isolation import RunFailed
+from services.language.sampling import Sampling
+from services.language.sequence import Sequence
+from tests.unit.language.engine.cuda import Runtime
+from tests.unit.language.engine.cuda import Session as GpuSession
+from tests.unit.language.engine.shipped import SOURCES, batch, drawn, gpt, texts, written
+from tests.unit.language.scheduling import text, times
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+def test_texts_on_a_gpu_are_those_of_the_host(runs: Runs, *, recorded: bool) -> None:
+    """By a stand-in for a GPU, on the CPU: whatever changes between two runs gets there, and nothing else changes."""
+    for here in (runs, gpt()[0]):
+        there = _on_gpu(here, recorded=recorded)
+        wanted, got = (
+            written(batch(one), [*texts()[:3], *drawn()] if one.cross is not None else drawn(source=False))
+            + (written(batch(one), drawn(source=False)[:2]) if one.cross is None else [])  # without changed logits
+            for one in (here, there)
+        )
+        assert wanted == got
+        assert len(set(map(tuple, wanted))) > 3
+        plain = (Sampling(temperature=1.3, seed=4), Sampling(), Sampling(temperature=0.7, top_k=9, seed=2))
+        for count in (1, 5):  # without a row that is nobody's where it is recorded, and with one
+            in_a_row = [
+                written(batch(one), [undisturbed(one, wishes) for wishes in (plain * 2)[:count]], runs)
+                for one, runs in ((here, 1), (here, 5), (there, 1), (there, 5))
+            ]
+            assert in_a_row[1:] == in_a_row[:1] * 3
+        assert (there._decoder.session.replayed > 3) == (recorded and here.cross is None)
+
+
+def test_what_is_recorded_writes_over_no_text_beside_it() -> None:
+    here, _ = gpt()
+    there = _on_gpu(here, recorded=True)
+    source = random.Random(4)
+    long = [source.randrange(3, 250) for _ in range(90)]
+
+    def made(runs: Runs) -> list[list[int]]:
+        """Five texts are written, for which six rows are recorded; in the sixth one a prompt is read meanwhile."""
+        work = batch(runs)
+        for _ in range(5):
+            work.join(text([3], 12))
+        work.decode()
+        work.join(text(long, 12))
+        rows = list(work.rows)
+        while work.rows:
+            for run in (work.prefill(20), work.decode()):
+                for news in run.news if run is not None else []:
+                    if news.finish is not None:
+                        work.remove(news.sequence)
+        return [row.made for row in rows]
+
+    assert [there.rows(count) for count in (1, 3, 5, 7, 8, 9)] == [1, 3, 6, 8, 8, 12]
+    there.cache.empty(512)
+    assert [there.rows(count) for count in (4, 5, 7, 8)] == [4, 6, 8, 8]  # 8 * 512 tokens are all there is
+    assert there.rows(9) == 9
+    there.cache.empty(64)
+    assert made(there) == made(here)
+    assert there._decoder.session.replayed > 3
+    assert {shape.rows for shape in there._recorded} == {1, 6}
+
+
+def test_rows_that_are_nobodys_stay_where_they_are_while_runs_follow_one_another() -> None:
+    runs = _on_gpu(gpt()[0], recorded=True)
+    work = batch(runs)
+    for seed in range(5):
+        work.join(text([3], 30, sampling=Sampling(temperature=1.0, seed=seed)))
+    work.decode()
+    before = runs.cache.read(5, 1, 40)
+    made = work.decode(goes_on=times(20))
+    assert made is not None
+    assert (len(made.seconds), runs.rows(5)) == (20, 6)
+    np.testing.assert_array_equal(runs.cache.read(5, 1, 40), before)
+    assert (runs.cache.read(4, 1, 20) != before[:, :, :19]).any()
+
+
+def test_nothing_holds_what_was_bound_once_it_is_given_back() -> None:
+    runs = _on_gpu(gpt()[0], recorded=True)
+    work = batch(runs)
+    work.join(text([3], 30))
+    work.decode()
+    work.decode(goes_on=times(5))
+    bound = [weakref.ref(one) for one in (*runs._bound.values(), *runs._recorded.values())]
+    runs.close()
+    gc.collect()
+    assert bound
+    assert [one() for one in bound] == [None] * len(bound)
+
+
+def test_rows_behind_the_first_ones_are_not_filled_up() -> None:
+    runs = _on_gpu(gpt()[0], recorded=True)
+    work = batch(runs)
+    for _ in range(8):
+        work.join(text([3], 12))
+    runs.cache.empty(512)  # for no row more
+    work._settle = lambda *_: None  # type: ignore[method-assign]
+    made = work.decode([3, 4, 5, 6, 7])
+    assert made is not None
+    assert made.rows == 5
+
+
+def test_a_run_is_recorded_anew_after_one_that_failed() -> None:
+    runs = _on_gpu(gpt()[0], recorded=True)
+    work, session = batch(runs), runs._decoder.session
+    work.join(text([3], 12))
+    work.decode()
+    session.fails = True
+    with pytest.raises(RunFailed):
+        work.decode()
+    session.fails = False
+    work.decode()
+    work.decode()
+    assert (len(session.recorded), session.replayed) == (2, 1)
+
+
+def test_a_run_beside_others_on_the_gpu_is_recorded_later() -> None:
+    runs = _on_gpu(gpt()[0], recorded=True)
+    work, session = batch(runs), runs._decoder.session
+    work.join(text([3], 12))
+    with GPU.using():
+        work.decode()
+        assert session.recorded == {}
+    work.decode()
+    assert len(session.recorded) == 1
+
+
+def test_a_run_that_cannot_be_recorded_is_made_all_the_same_and_recorded_later() -> None:
+    on_host = written(batch(gpt()[0]), [text([3], 12)])
+    for failing, recorded in ((1, 1), (2, 0)):
+        runs = _on_gpu(gpt()[0], recorded=True)
+        session = runs._decoder.session
+        session.fails_to_record = failing
+        assert written(batch(runs), [text([3], 12)]) == on_host
+        assert (session.fails_to_record, len(session.recorded)) == (0, recorded)
+
+
+def undisturbed(runs: Runs, wishes: Sampling) -> Sequence:
+    return text([1], 16, source=SOURCES[0] if runs.cross is not None else None, sampling=wishes)
+
+
+def _on_gpu(runs: Runs, *, recorded: bool) -> Runs:
+    """The same on a stand-in for a GPU."""
+    runtime, decoder = Runtime(), copy.copy(runs._decoder)
+    decoder._session, decoder.recorded = GpuSession(decoder._session, runtime, shared=recorded), recorded
+    cuda = Cuda(runtime, 0)
+    generation = runs._generation
+    memory = caches(generation, 8, 8, "on a GPU", blank=partial(CudaStorage, cuda))
+    return Runs(generation, decoder, memory.texts, runs._encoder, memory.sources, memory.stage, cuda=cuda)
