@@ -1,8 +1,6 @@
 """Loader: how this service's bundles become models: a scheduler for those that write, a batcher for the others."""
 
 import asyncio
-import dataclasses
-import time
 from collections.abc import Callable
 from functools import partial
 
@@ -10,7 +8,7 @@ import numpy as np
 
 from services.kit.errors import StartupError
 from services.kit.inference import bundle as bundles
-from services.kit.inference.bundle import Array, Bundle, Manifest
+from services.kit.inference.bundle import Bundle, Manifest
 from services.kit.inference.engine import Engine, EngineSettings, chosen_device
 from services.kit.inference.loading import Load, ModelsSettings, batched
 from services.kit.inference.manifest import ENCODER, Generation
@@ -23,8 +21,7 @@ from services.language.classifier import Classifier
 from services.language.engine.cache import Blank
 from services.language.engine.cuda import Cuda, CudaError
 from services.language.engine.cuda_storage import CudaStorage
-from services.language.engine.drawn import Draws, Wishes
-from services.language.engine.memory import Memory, caches
+from services.language.engine.memory import caches
 from services.language.engine.prefixes import Prefixes
 from services.language.engine.runs import Runs
 from services.language.engine.storage import HostStorage
@@ -32,13 +29,13 @@ from services.language.metrics import GenerationMetrics
 from services.language.scheduler import Scheduler
 from services.language.settings import GenerationSettings
 from services.language.tokenizer import Tokenizer
+from services.language.warm_up import warm_up
 from services.language.writer import Writer
 
 Pipeline = Classifier | Writer | None  # None: a model of plain tensors
 LanguageModel = Model[Pipeline]
 SCORED_BYTES, FEWEST_SCORED = 16 << 20, 16  # of one array of logits in a run that scores; tokens whatever they take
 TOLERANCE = {"FP32": 0.0, "FP16": 0.1, "BF16": 0.3}  # of known answers at least: how exact the numbers themselves are
-WARM_UP_S = 5.0  # once the warm-up has taken so long, it looks at fewer shapes
 
 
 def classifier_of(manifest: Manifest) -> Pipeline:
@@ -69,7 +66,7 @@ def loader(settings: GenerationSettings, metrics: GenerationMetrics) -> Load[Pip
             batch,
             settings,
             metrics.of(bundle.name, bundle.version),
-            warm_up=lambda: _warm_up(bundle, generation, runs, settings, speculative),
+            warm_up=lambda: warm_up(bundle, generation, runs, settings, speculative),
             on_run_failed=batcher_metrics.run_failed,
             on_broken=lambda: lose(model),
         )
@@ -109,7 +106,8 @@ def opened(
     mib, texts = settings.cache_mib, settings.max_texts
     blank: Blank = HostStorage if cuda is None else partial(CudaStorage, cuda)
     try:
-        memory = caches(generation, mib, texts, str(bundle.path), settings.prefix_mib, blank)
+        given = generation, mib, texts, str(bundle.path), settings.prefix_mib, blank
+        memory = caches(*given, recorded=stream is not None)
     except CudaError as error:
         raise StartupError(
             f"{bundle.path}: no {mib} + {settings.prefix_mib} MiB on the GPU for keys and values: {error}",
@@ -146,70 +144,3 @@ def _verified(
             ) from error
         inputs |= dict(zip(names, encoder.run(sources, names), strict=True))
     return decoder, encoder, check_answers(bundle, inputs, expected, decoder, TOLERANCE[generation.precision])
-
-
-def _warm_up(
-    bundle: Bundle, generation: Generation, runs: Runs, settings: GenerationSettings, speculative: int
-) -> None:
-    """Runs the longest piece of a prompt, and every number of texts with one token: no caller pays for a first run.
-
-    And one text with its drafts, of every length.
-
-    Raises:
-        StartupError: the manifest allows what the graphs cannot compute: a caller who asked for it would break them.
-    """
-    started, memory = time.monotonic(), Memory(runs.cache, runs.cross)
-    try:
-        _run_limits(generation, runs, settings.most_read)
-    except Exception as error:  # onnxruntime's own classes share no other base
-        raise StartupError(
-            f"{bundle.path}: the graphs refuse the last token, place or source that the manifest allows: {error}",
-            hint="correct vocab, max_tokens and max_source in the manifest, or export the model again; on a GPU it may "
-            "also lack memory: set GENERATION__CACHE_MIB to less",
-        ) from error
-    if runs.records:
-        _record(generation, runs, settings.max_texts, started + WARM_UP_S)
-        return
-    for steps in range(2, min(2 + speculative, generation.max_tokens)):
-        runs.cache.settle(1 + steps, [0])
-        _run(runs, np.zeros((1, steps), np.int64), 1)
-    for rows in range(1, settings.max_texts + 1):
-        if time.monotonic() - started > WARM_UP_S and rows & (rows - 1):
-            continue
-        if rows > memory.texts(1, 1):
-            return
-        for cache in (runs.cache, runs.cross):
-            if cache is not None:
-                cache.settle(1, [0] * rows)
-        _run(runs, np.zeros((rows, 1), np.int64), 0)
-
-
-def _record(generation: Generation, runs: Runs, max_texts: int, end: float) -> None:
-    """What takes texts one token further, in every room, for every number of them, most probable tokens and draws."""
-    for room in runs.cache.rooms:
-        runs.cache.empty(room)
-        for rows in sorted({runs.rows(texts) for texts in range(1, max_texts + 1)}):
-            for candidates in (1, graph.candidates(generation)):
-                if rows * room > runs.cache.capacity or time.monotonic() > end:
-                    break
-                _run(runs, np.zeros((rows, 1), np.int64), 0, candidates)
-
-
-def _run_limits(generation: Generation, runs: Runs, most_read: int) -> None:
-    """The longest source, and the longest piece of a prompt, of the highest token, up to the last place."""
-    highest, steps = generation.vocab - 1, min(most_read, generation.max_tokens)
-    if runs.cross is not None:
-        runs.cross.settle(generation.max_source, [])
-        runs.encode(0, [[highest] * generation.max_source])
-    runs.cache.settle(generation.max_tokens, [])
-    _run(runs, np.full((1, steps), highest, np.int64), generation.max_tokens - steps)
-
-
-def _run(runs: Runs, token_ids: Array, place: int, candidates: int = 1) -> None:
-    """Some tokens of each row from a place on, and one token drawn for each."""
-    rows, steps = token_ids.shape
-    none = np.zeros(rows, np.int64)
-    wishes = dataclasses.replace(Wishes.greedy(np.arange(rows) * steps), candidates=candidates)
-    draws = Draws(wishes, np.zeros(rows, np.float32))
-    lengths = none + 1 if runs.cross is not None else None
-    runs.run(0, token_ids, none + place, draws, lengths)

@@ -23,7 +23,7 @@ class GenerationSettings:
     patience_s: float = setting(
         60.0, low=0
     )  # a text without a deadline, or with a later one, waits for its turn as if this were the time that it has
-    cuda_graphs: bool = True  # on a GPU, runs that take texts one token further are recorded: fp16 and bf16 only
+    cuda_graphs: bool = True  # on a GPU, runs that take texts further or read prompts are recorded: fp16 and bf16 only
     # On the CPU, with fp32: tokens that are drafted for a text that is written alone; several share them.
     speculative_tokens: int = setting(4, low=0, high=64)  # 0: none
     # Seconds between a text's tokens on their way to its caller, but for the first one and the last ones; 0: none.

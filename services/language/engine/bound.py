@@ -41,7 +41,7 @@ class Packed:
 
 
 class Bound:
-    """On the host. A run may have fewer rows and draws than the shape: the last ones are nobody's then."""
+    """On the host. A run may have fewer rows, steps and draws than the shape: the last ones are nobody's then."""
 
     def __init__(self, session: Any, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:
         self._session, self.binding = session, session.io_binding()
@@ -75,12 +75,13 @@ class Bound:
     def take(self, token_ids: Array, start: Array, draws: Draws, source_length: Array | None) -> None:
         """What the next run gets."""
         arrays, wishes = self.given.arrays, draws.wishes
-        rows, count = len(start), len(wishes.out_index)
-        arrays[graph.TOKEN_IDS][:rows] = token_ids
+        (rows, steps), count = token_ids.shape, len(wishes.out_index)
+        arrays[graph.TOKEN_IDS][:rows, :steps] = token_ids
         arrays[graph.START][:rows] = start
         arrays[graph.UNIFORM][:count, 0] = draws.uniform
         if self._wishes is not wishes:
-            arrays[graph.OUT_INDEX][:count] = wishes.out_index
+            row, step = np.divmod(wishes.out_index, steps)
+            arrays[graph.OUT_INDEX][:count] = row * arrays[graph.TOKEN_IDS].shape[1] + step
             for name in OF_WISHES:
                 arrays[name][:count, 0] = getattr(wishes, name)
             self._wishes = wishes

@@ -78,7 +78,8 @@ class Cuda:
             self(name, what)
 
     def close(self) -> None:
-        """Ends the stream, on which nothing runs any more."""
+        """Ends the stream, once all that was begun has ended."""
+        self.free("cudaStreamSynchronize", self.stream)
         self.free("cudaStreamDestroy", self.stream)
 
     def pinned(self, size: int) -> Array:

@@ -11,6 +11,8 @@ from services.language.engine.storage import HostStorage
 
 MIB = 1 << 20
 STAGED = 512  # tokens of beginnings, which are read apart while they need less room than the longest text
+STAGED_RECORDED = 2048  # tokens of texts whose prompts are read by runs that are recorded
+FEWEST_STAGED = 128  # tokens; less does not pay
 STAGE_PART = 8  # of the memory, which that takes at most
 
 
@@ -36,12 +38,19 @@ class Caches(NamedTuple):
 
     texts: Cache
     sources: Cache | None  # with an encoder
-    stage: Cache | None  # where beginnings are read; none where it would not pay, as on a GPU
+    stage: Cache | None  # where beginnings are read, and what is recorded does; none where it would not pay
     kept: Cache | None  # beginnings that may come again; none with an encoder, where they depend on the source
 
 
 def caches(
-    generation: Generation, mib: int, max_texts: int, name: str, prefix_mib: int = 0, blank: Blank = HostStorage
+    generation: Generation,
+    mib: int,
+    max_texts: int,
+    name: str,
+    prefix_mib: int = 0,
+    blank: Blank = HostStorage,
+    *,
+    recorded: bool = False,
 ) -> Caches:
     """All of them, in so many MiB together; texts and sources have room for as many of the greatest length.
 
@@ -49,6 +58,7 @@ def caches(
         prefix_mib: besides, for beginnings that may come again.
         name: of the bundle, for the message.
         blank: where their memory comes from.
+        recorded: whether runs are recorded, on a GPU.
 
     Raises:
         StartupError: that is too small for one text.
@@ -67,14 +77,14 @@ def caches(
             f"{mib} are allowed",
             hint=f"set GENERATION__CACHE_MIB to {needed} or more, for one text at a time",
         )
-    staged = min(STAGED, graph.room(generation.max_tokens))
-    pays = blank is HostStorage and not source and generation.max_tokens > STAGED // 4
-    pays = pays and staged * token * STAGE_PART <= mib * MIB
-    pays = pays and whole + staged * token <= mib * MIB  # one text has its memory in any case
-    given = min(mib * MIB - pays * staged * token, max_texts * whole)
+    spare = min(mib * MIB // STAGE_PART, mib * MIB - whole)  # one text has its memory in any case
+    staged = min(STAGED_RECORDED if recorded else STAGED, graph.room(generation.max_tokens), spare // token)
+    pays = (blank is HostStorage or recorded) and not source and staged > FEWEST_STAGED
+    staged = graph.room(staged - graph.ROOM + 1) * pays
+    given = min(mib * MIB - staged * token, max_texts * whole)
     own, longest = (blocks, generation.kv_heads, width), generation.max_tokens
     texts = Cache(*own, given * text // whole // token, longest, precision, blank=blank)
-    stage = Cache(*own, staged, staged, precision, blank=blank) if pays else None
+    stage = Cache(*own, staged, staged, precision, blank=blank) if staged else None
     if not source:
         blocks_kept = prefix_mib * MIB // (BLOCK * token)
         kept = Cache(*own, blocks_kept * BLOCK, BLOCK, precision, BLOCK, blank) if blocks_kept else None

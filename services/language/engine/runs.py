@@ -3,7 +3,8 @@
 Inputs and outputs are bound by pointer, the cache's new tokens to the memory of the old ones, so that a run copies
 nothing. What is bound is kept for each shape that comes again. A run costs what the room in the cache is; so what
 begins is read in a cache of its own with as little room as it needs, and moved to where the longest text has its own.
-On a GPU the runs that take texts one token further are recorded, for few numbers of rows.
+On a GPU the runs that take texts one token further are recorded, for few numbers of rows; and those that read prompts
+are, for few numbers of rows and steps, in a cache of their own, as what is recorded has its place in memory.
 """
 
 import itertools
@@ -24,6 +25,7 @@ from services.language.engine.drawn import Drawn, Draws
 from services.language.engine.gpu_bound import GpuBound
 
 MOST_BOUND = 256  # shapes that are kept, besides those that are recorded
+FEWEST_STEPS = 16  # of what is recorded to read prompts; then twice, four times, ... as many
 
 
 class _Shape(NamedTuple):
@@ -48,7 +50,8 @@ class Runs:
     Args:
         cache: of the decoder's own tokens.
         cross: of what the encoder says of the sources; a row for each text like the cache.
-        stage: for beginnings, which are moved to the cache then; None reads them there.
+        stage: for beginnings, and on a GPU for whatever is recorded to read prompts; they are moved to the cache then.
+            None reads them there.
         kept: for beginnings of texts that may come again.
         cuda: of the GPU that has all of it.
     """
@@ -87,9 +90,14 @@ class Runs:
 
         Raises whatever the runtime raises; tokens that were in the cache before are unchanged then.
         """
-        rows, steps = token_ids.shape
-        stage = self._stage_for(rows, steps) if steps > 1 and not start.any() else None
-        shape = self._shape(first, rows, steps, draws, stage)
+        steps = token_ids.shape[1]
+        shape = self._shape(first, steps, start, draws)
+        stage = self._stage if shape.staged else None
+        if stage is not None:
+            stage.empty(shape.size)
+            for row, before in enumerate(start.tolist()):
+                if before:
+                    stage.take(row, 0, self.cache, first + row, 0, before)
         bound = self._bound_for(shape)
         bound.take(token_ids, start, draws, source_length)
         try:
@@ -99,8 +107,8 @@ class Runs:
             raise
         self._last = bound, shape, len(draws.wishes.out_index)
         if stage is not None:
-            for row in range(rows):
-                self.cache.take(first + row, 0, stage, row, 0, steps)
+            for row, before in enumerate(start.tolist()):
+                self.cache.take(first + row, before, stage, row, before, steps)
         return bound.drawn(len(draws.wishes.out_index))
 
     def again(self, uniform: Array | None = None) -> Drawn:
@@ -134,14 +142,14 @@ class Runs:
         for engine in (self._decoder, self._encoder):
             if engine is not None:
                 engine.close()
-        for cache in (self.cache, self.cross, self.kept):
+        for cache in (self.cache, self.cross, self._stage, self.kept):
             if cache is not None:
                 cache.storage.close()
         self._cuda.close()
 
     @property
     def records(self) -> bool:
-        """Whether runs that take texts one token further are recorded."""
+        """Whether runs are recorded that take texts one token further, or read prompts."""
         return self._decoder.recorded and self.cross is None
 
     def rows(self, rows: int) -> int:
@@ -172,22 +180,35 @@ class Runs:
         for row, length in enumerate(lengths.tolist()):
             self.cross.write(first + row, 0, np.stack([block[row, :, :length] for block in said]))
 
-    def _stage_for(self, rows: int, steps: int) -> Cache | None:
-        """Where these beginnings are read, with the room that they need; None: in the cache."""
-        stage = self._stage
-        if stage is None or not steps <= stage.room(steps) < self.cache.size or stage.rows(steps) < rows:
-            return None
-        stage.empty(steps)
-        return stage
+    def _shape(self, first: int, steps: int, start: Array, draws: Draws) -> _Shape:
+        rows, count, candidates = len(start), len(draws.wishes.out_index), draws.wishes.candidates
+        cross, adjusted = self.cross.size if self.cross is not None else 0, draws.adjust is not None
+        source = first if cross else 0
+        recorded = self.records and not adjusted and count <= rows
+        apart = self._apart(rows, steps, int(start.max()), recorded=recorded)
+        if apart is not None:
+            first, (size, rows, steps) = 0, apart
+        else:
+            size, recorded = self.cache.size, recorded and steps == 1 and not first
+        count = rows if recorded else count
+        own = (apart is not None, first, size, source)
+        return _Shape(*own, rows, steps, count, candidates, cross, adjusted, recorded)
 
-    def _shape(self, first: int, rows: int, steps: int, draws: Draws, stage: Cache | None) -> _Shape:
-        cross = self.cross.size if self.cross is not None else 0
-        own = (True, 0, stage.size) if stage is not None else (False, first, self.cache.size)
-        adjusted, wishes = draws.adjust is not None, draws.wishes
-        recorded = self.records and steps == 1 and not (first or adjusted)
-        count = rows if recorded else len(wishes.out_index)
-        own_source = first if cross else 0
-        return _Shape(*own, own_source, rows, steps, count, wishes.candidates, cross, adjusted, recorded)
+    def _apart(self, rows: int, steps: int, before: int, *, recorded: bool) -> tuple[int, int, int] | None:
+        """Room, rows and steps of a run that reads prompts in the stage; None: they are read in the cache.
+
+        Args:
+            before: tokens that the longest row has read.
+            recorded: whether it is recorded there.
+        """
+        stage = self._stage
+        if stage is None or steps == 1 or (not recorded and (self.records or before)):
+            return None
+        if recorded:
+            rows, steps = _power_of_two(rows), max(FEWEST_STEPS, _power_of_two(steps))
+        room = stage.room(before + steps)
+        fits = before + steps <= room and rows <= stage.rows(room)
+        return (room, rows, steps) if fits and (recorded or room < self.cache.size) else None
 
     def _bound_for(self, shape: _Shape) -> Bound:
         if shape.recorded:
@@ -238,3 +259,7 @@ class Runs:
         if self.cross is not None:
             bound.bind_cache(self.cross, shape.source, rows, graph.cross(layers))
         return bound
+
+
+def _power_of_two(least: int) -> int:
+    return 1 << (least - 1).bit_length()

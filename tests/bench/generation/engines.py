@@ -56,7 +56,7 @@ async def engines(
         folder: for logs and Consul's data.
         threads: of each engine.
         device: cpu or cuda.
-        others: whether transformers and, on the CPU, onnxruntime-genai are among them.
+        others: whether transformers and onnxruntime-genai are among them.
     """
     async with contextlib.AsyncExitStack() as stack:
         suite = await stack.enter_async_context(Suite.open(folder))
@@ -88,15 +88,15 @@ async def engines(
         }
         if others:
             found[TRANSFORMERS] = await start(TRANSFORMERS, *worker("transformers"), threads=threads)
-            if device == "cpu" and (python := await asyncio.to_thread(_genai, files)) is not None:
+            if (python := await asyncio.to_thread(_genai, files, device)) is not None:
                 script = Path(__file__).with_name("genai.py")
                 found[GENAI] = await start(GENAI, python, script, files.genai, SHAPE["vocab"] - 1, threads=threads)
         yield found
 
 
-def _genai(files: Files) -> Path | None:
-    python = genai_python()
-    return python if python is not None and make_genai(files.checkpoint, files.genai) else None
+def _genai(files: Files, device: str) -> Path | None:
+    python = genai_python(device)
+    return python if python is not None and make_genai(files.checkpoint, files.genai, device) else None
 
 
 @contextlib.asynccontextmanager

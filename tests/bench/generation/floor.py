@@ -24,6 +24,7 @@ from services.language.engine.cuda import Cuda
 from services.language.engine.cuda_storage import CudaStorage
 from services.language.engine.drawn import Draws, Wishes
 from services.language.engine.gpu_bound import GpuBound
+from services.language.engine.memory import STAGED_RECORDED
 from services.language.engine.runs import Runs
 from services.language.training.graph_run import counted, greedy, of_float32
 from services.language.training.sampler import OF_DRAWS
@@ -119,7 +120,7 @@ class Floor:
 
 
 class GpuFloor(Floor):
-    """On a GPU, where the runs that make tokens are recorded before the clock starts, and then replayed."""
+    """On a GPU, where runs are recorded before the clock starts, and then replayed."""
 
     def _open(self, bundle: Bundle, threads: int) -> None:
         generation = bundle.manifest.generation
@@ -127,13 +128,13 @@ class GpuFloor(Floor):
         self._cuda = Cuda.open(0)
         stream = self._cuda.stream if generation.precision != "FP32" else None
         engine = Engine(bundle.path / bundles.MODEL, EngineSettings(device="cuda"), stream=stream)
-        size = (generation.kv_heads, generation.head_dim, self._rows * self._longest, self._longest)
-        blank = partial(CudaStorage, self._cuda)
-        cache = Cache(2 * generation.layers, *size, generation.precision, blank=blank)
-        self._runs, self._shapes = (
-            Runs(generation, engine, cache, cuda=self._cuda),
-            dict[tuple[int, int, int], GpuBound](),
+        own, blank = (2 * generation.layers, generation.kv_heads, generation.head_dim), partial(CudaStorage, self._cuda)
+        cache, stage = (
+            Cache(*own, tokens, self._longest, generation.precision, blank=blank)
+            for tokens in (self._rows * self._longest, STAGED_RECORDED)
         )
+        self._runs = Runs(generation, engine, cache, stage=stage, cuda=self._cuda)
+        self._shapes: dict[tuple[int, int, int], GpuBound] = {}
 
     def _run(self, rows: int, steps: int, room: int, start: Array) -> None:
         key = (rows, steps, room)
@@ -141,7 +142,7 @@ class GpuFloor(Floor):
             self._runs.cache.empty(room)
             draws = Draws(Wishes.greedy(np.arange(rows) * steps + steps - 1), np.zeros(rows, np.float32))
             self._runs.run(0, np.zeros((rows, steps), np.int64), start, draws)
-            bound = self._runs._bound_for(self._runs._shape(0, rows, steps, draws, None))
+            bound = self._runs._bound_for(self._runs._shape(0, steps, start, draws))
             assert isinstance(bound, GpuBound)
             self._shapes[key] = bound
         self._shapes[key].replay()

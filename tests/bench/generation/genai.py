@@ -10,6 +10,7 @@ import time
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import onnxruntime_genai as og  # type: ignore[import-not-found,unused-ignore]
 
 
@@ -49,6 +50,8 @@ def main(folder: str, pad: str) -> None:
         job = json.loads(line)
         threads = job["threads"]
         if threads not in models:
+            if job["device"] == "cuda":
+                onnxruntime.preload_dlls()  # CUDA's, which are wheels here
             config = og.Config(folder)
             options = {"session_options": {"intra_op_num_threads": threads}}
             config.overlay(json.dumps({"model": {"decoder": options}}))

@@ -21,7 +21,8 @@ SHAPE: dict[str, Any] = {
 }  # fmt: skip
 SPREAD = 1.4  # of the weights, as a multiple of what keeps numbers as large as they are: so that texts vary
 CACHE = ROOT / ".cache" / "bench"
-GENAI = CACHE / "genai"  # a virtual environment of its own: its libraries are not those of the suite
+# A virtual environment of its own for each device: its libraries are not those of the suite.
+GENAI: dict[str, Path] = {"cpu": CACHE / "genai", "cuda": CACHE / "genai-cuda"}
 GENAI_VERSION = "0.18.0"
 SOURCES = ROOT / "services" / "language" / "training"
 
@@ -68,30 +69,38 @@ def made(precision: Literal["FP32", "FP16"] = "FP32") -> Files:
     return files
 
 
-def genai_python() -> Path | None:
-    """The interpreter that has onnxruntime-genai; None where it cannot be had."""
-    python = GENAI / "bin" / "python"
+def genai_python(device: str = "cpu") -> Path | None:
+    """The interpreter that has onnxruntime-genai for cpu or cuda; None where it cannot be had."""
+    python = GENAI[device] / "bin" / "python"
     with contextlib.suppress(subprocess.CalledProcessError, OSError):
         if not python.exists():
-            subprocess.run([sys.executable, "-m", "venv", GENAI], check=True, capture_output=True)
+            subprocess.run([sys.executable, "-m", "venv", GENAI[device]], check=True, capture_output=True)
         check: list[str | Path] = [python, "-c", "import onnxruntime_genai"]
         if subprocess.run(check, capture_output=True, check=False).returncode:
-            packages = (f"onnxruntime-genai=={GENAI_VERSION}", f"onnxruntime=={_runtime()}")
+            packages = (
+                (f"onnxruntime-genai-cuda=={GENAI_VERSION}", f"onnxruntime-gpu[cuda,cudnn]=={_runtime()}")
+                if device == "cuda"
+                else (f"onnxruntime-genai=={GENAI_VERSION}", f"onnxruntime=={_runtime()}")
+            )
             subprocess.run([python, "-m", "pip", "install", "--quiet", *packages], check=True, capture_output=True)
             subprocess.run(check, check=True, capture_output=True)
         return python
     return None
 
 
-def make_genai(checkpoint: Path, folder: Path) -> bool:
-    """Builds onnxruntime-genai's form of a checkpoint with its own builder; whether there is one then."""
+def make_genai(checkpoint: Path, folder: Path, device: str = "cpu") -> bool:
+    """Builds onnxruntime-genai's form of a checkpoint with its own builder; whether there is one then.
+
+    For cuda it has float16. Its steps are no CUDA graphs: with `enable_cuda_graph` it reads one prompt at a time only.
+    """
     if (folder / "genai_config.json").exists():
         return True
-    builder = next(GENAI.glob("lib/python*/site-packages/onnxruntime_genai/models/builder.py"), None)
+    builder = next(GENAI[device].glob("lib/python*/site-packages/onnxruntime_genai/models/builder.py"), None)
     if builder is None:
         return False
-    command: list[str | Path] = [sys.executable, builder, "-i", checkpoint, "-o", folder, "-p", "fp32"]
-    command += ["-e", "cpu", "-c", folder.with_name("builder"), "--extra_options", "hf_token=false"]
+    precision = "fp16" if device == "cuda" else "fp32"
+    command: list[str | Path] = [sys.executable, builder, "-i", checkpoint, "-o", folder, "-p", precision]
+    command += ["-e", device, "-c", folder.with_name("builder"), "--extra_options", "hf_token=false"]
     with contextlib.suppress(subprocess.CalledProcessError):
         subprocess.run(command, check=True, capture_output=True)
     return (folder / "genai_config.json").exists()

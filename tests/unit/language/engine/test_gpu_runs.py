@@ -45,6 +45,37 @@ def test_texts_on_a_gpu_are_those_of_the_host(runs: Runs, *, recorded: bool) -> 
         assert (there._decoder.session.replayed > 3) == (recorded and here.cross is None)
 
 
+def test_prompts_that_are_read_by_recorded_runs_give_the_bits_of_the_host() -> None:
+    """In pieces, side by side, beside texts that are written and behind what is known of them."""
+    source = random.Random(8)
+    prompts = [[source.randrange(3, 250) for _ in range(length)] for length in (200, 5, 17, 2, 60, 33, 100, 16)]
+
+    def made(runs: Runs) -> list[list[tuple[int, bytes]]]:
+        work, found = batch(runs), dict[Sequence, list[tuple[int, bytes]]]()
+        for number, prompt in enumerate(prompts * 2):
+            wishes = Sampling(temperature=1.0, seed=number) if number % 3 else Sampling(alternatives=number % 2)
+            found[one := text(prompt, 6, sampling=wishes)] = []
+            work.join(one)
+            while len(work.rows) > (5 if len(found) < 2 * len(prompts) else 0):
+                for run in (work.prefill(72), work.decode()):
+                    for news in run.news if run is not None else []:
+                        found[news.sequence] += [(one.token, np.float32(one.logprob).tobytes()) for one in news.chosen]
+                        if news.finish is not None:
+                            work.remove(news.sequence)
+        return list(found.values())
+
+    there = _on_gpu(gpt()[0], recorded=True)
+    wanted = made(gpt()[0])
+    assert made(there) == wanted
+    read = [shape for shape in there._recorded if shape.steps > 1]
+    assert {shape.size for shape in read} >= {64, 128, 256}  # also behind what was read before
+    assert max(shape.rows for shape in read) > 1
+    assert all(shape.staged and shape.steps >= 16 for shape in read)
+    replayed = there._decoder.session.replayed
+    assert made(there) == wanted
+    assert there._decoder.session.replayed > replayed + 2 * len(prompts)
+
+
 def test_what_is_recorded_writes_over_no_text_beside_it() -> None:
     here, _ = gpt()
     there = _on_gpu(here, recorded=True)
@@ -160,5 +191,5 @@ def _on_gpu(runs: Runs, *, recorded: bool) -> Runs:
     decoder._session, decoder.recorded = GpuSession(decoder._session, runtime, shared=recorded), recorded
     cuda = Cuda(runtime, 0)
     generation = runs._generation
-    memory = caches(generation, 8, 8, "on a GPU", blank=partial(CudaStorage, cuda))
+    memory = caches(generation, 8, 8, "on a GPU", blank=partial(CudaStorage, cuda), recorded=recorded)
     return Runs(generation, decoder, memory.texts, runs._encoder, memory.sources, memory.stage, cuda=cuda)

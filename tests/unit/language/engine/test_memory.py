@@ -23,12 +23,14 @@ def test_a_model_without_an_encoder_has_one_cache_of_all_the_memory() -> None:
 
 
 def test_beginnings_have_a_place_of_their_own_where_memory_and_length_are_worth_it() -> None:
-    assert caches(generation(), 7, 1000, "a").stage is None
-    assert caches(generation(max_tokens=128), 8, 1000, "a").stage is None
-    assert caches(generation(max_source=16), 80, 1000, "a").stage is None
-    stage = caches(generation(max_tokens=256), 8, 1000, "a").stage
-    assert stage is not None
-    assert stage.capacity == 256
+    def staged(mib: int, *, recorded: bool = False, **more: int) -> int:
+        stage = caches(generation(**more), mib, 1000, "a", recorded=recorded).stage
+        return 0 if stage is None else stage.capacity
+
+    assert [staged(mib) for mib in (1, 2, 3, 7, 8, 80)] == [0, 0, 192, 448, 512, 512]  # an eighth at most
+    assert [staged(80, max_tokens=longest) for longest in (128, 256, 4096)] == [0, 256, 512]
+    assert [staged(80, max_tokens=longest, recorded=True) for longest in (128, 256, 4096)] == [0, 256, 2048]
+    assert staged(80, max_source=16) == 0
 
 
 @pytest.mark.parametrize("longest", [130, 512, 4096, 16384])
