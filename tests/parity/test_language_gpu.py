@@ -103,6 +103,15 @@ async def test_a_gpu_writes_what_the_cpu_writes(
     assert [wishes.get("enable_cuda_graph") == "1" for wishes in gpu.wishes] == [recorded] * len(gpu.wishes)
 
 
+async def test_what_a_text_takes_is_recorded_before_it_comes(gpu: Gpu, tmp_path: Path) -> None:
+    tiny_bundle(tmp_path, "gpt", precision="FP16")
+    async with writer(tmp_path, "cuda", "gpt", prefix_mib=0) as there:
+        recorded, replayed = len(gpu.sessions[0].recorded), gpu.sessions[0].replayed
+        await written(there)
+        assert gpu.sessions[0].replayed > replayed + 60
+        assert len(gpu.sessions[0].recorded) == recorded
+
+
 async def test_memory_of_a_gpu_is_given_back(gpu: Gpu, tmp_path: Path) -> None:
     tiny_bundle(tmp_path, "gpt", precision="FP16")
     async with writer(tmp_path, "cuda", "gpt") as there:

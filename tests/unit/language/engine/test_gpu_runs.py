@@ -76,6 +76,40 @@ def test_prompts_that_are_read_by_recorded_runs_give_the_bits_of_the_host() -> N
     assert there._decoder.session.replayed > replayed + 2 * len(prompts)
 
 
+def test_more_prompts_than_there_is_a_place_for_are_read_in_the_cache() -> None:
+    def made(runs: Runs) -> list[list[int]]:
+        work = batch(runs)
+        for number in range(5):
+            work.join(text([*range(3 + number, 103 + number)], 3))
+        work.prefill(500)
+        return [row.made for row in work.rows]
+
+    there = _on_gpu(gpt()[0], recorded=True)
+    assert made(there) == made(gpt()[0])
+    assert there._stage is not None
+    assert there._stage.rows(128) < 5
+    assert not there._recorded
+
+
+def test_scores_on_a_gpu_are_those_of_the_host() -> None:
+    """A run looks at more tokens than it has rows, for which nothing is recorded."""
+
+    def scores(runs: Runs) -> list[bytes]:
+        work = batch(runs)
+        prompt = [1, *range(10, 40)]
+        work.join(scored := text(prompt[:-1], 0, scored=prompt[2:]))
+        found = []
+        while scored.finish is None:
+            made = work.prefill(128)
+            assert made is not None
+            found += [np.float32(one.logprob).tobytes() for news in made.news for one in news.chosen]
+        return found
+
+    found = scores(_on_gpu(gpt()[0], recorded=True))
+    assert len(set(found)) > 20
+    assert found == scores(gpt()[0])
+
+
 def test_what_is_recorded_writes_over_no_text_beside_it() -> None:
     here, _ = gpt()
     there = _on_gpu(here, recorded=True)
