@@ -36,11 +36,11 @@ class PromptLookup:
         return 1 if self._missed < MISSES and self._sure >= sure else LATER
 
     def add(self, tokens: list[int]) -> None:
-        """What has come to the text since; nothing is learnt of what stood there at first."""
-        own, learns = self._tokens, bool(self._tokens)
-        for token in tokens:
-            if learns:
-                self._learn(token)
+        """What has come to the text since; of what stood there at first, only how new the last of it was is learnt."""
+        own, made = self._tokens, bool(self._tokens)
+        for number, token in enumerate(tokens, 0 if made else MISSES - len(tokens)):
+            if number >= 0:
+                self._learn(token, made=made)
             own.append(token)
             place = len(own) - 1
             for count in range(1, min(LONGEST, place) + 1):
@@ -72,11 +72,9 @@ class PromptLookup:
                 return place
         return None
 
-    def _learn(self, token: int) -> None:
-        """What comes next is this token."""
+    def _learn(self, token: int, *, made: bool) -> None:
+        """What comes next is this token, which was made; or given, which says nothing of how good guesses are."""
         place = self._place()
-        if place is None:
-            self._missed += 1
-        else:
-            self._missed = 0
+        self._missed = self._missed + 1 if place is None else 0
+        if made and place is not None:
             self._sure += ((self._tokens[place] == token) - self._sure) / MEMORY

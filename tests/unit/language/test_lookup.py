@@ -1,10 +1,11 @@
 """Drafts come from where the last tokens stood before, and grow while they are right."""
 
 import random
+from collections.abc import Sequence
 
 import pytest
 
-from services.language.lookup import FIRST, LATER, MISSES, PromptLookup
+from services.language.lookup import FIRST, LATER, MISSES, START, PromptLookup
 from tests.unit.language.scheduling import text
 
 
@@ -80,7 +81,7 @@ def test_drafts_shrink_at_once_however_many_of_them_were_right() -> None:
 
 def test_a_text_that_repeats_nothing_is_looked_at_less_often_until_it_does() -> None:
     lookup = PromptLookup()
-    for token in range(MISSES + 1):
+    for token in range(MISSES):
         assert lookup.due(0.0) == 1
         lookup.add([token])
     assert lookup.draft(2) == []
@@ -88,6 +89,25 @@ def test_a_text_that_repeats_nothing_is_looked_at_less_often_until_it_does() -> 
     lookup.add([0, 1])
     assert lookup.draft(2) == [2, 3]
     assert lookup.due(0.0) == 1
+
+
+@pytest.mark.parametrize(
+    ("tokens", "due"),
+    [
+        (range(100), LATER),  # nothing of it stood before
+        (range(MISSES), LATER),
+        (range(MISSES - 1), 1),  # too few tokens to say
+        ([*range(30), 5, 40], 1),  # what stands behind 5 is foretold
+        ([*range(30), 5, *range(40, 40 + MISSES)], 1),
+        ([*range(30), 5, *range(40, 41 + MISSES)], LATER),
+    ],
+)
+def test_a_prompt_that_repeats_nothing_at_its_end_says_when_to_look(tokens: Sequence[int], due: int) -> None:
+    """And nothing of how good guesses are, which it is not known for yet."""
+    lookup = PromptLookup()
+    lookup.add(list(tokens))
+    assert lookup.due(START) == due
+    assert lookup.due(START + 0.01) == LATER
 
 
 def test_a_text_whose_guesses_are_wrong_is_looked_at_less_often_until_they_are_right() -> None:
@@ -129,4 +149,4 @@ def test_a_text_asks_seldom_where_nothing_repeats(monkeypatch: pytest.MonkeyPatc
     for token in range(1, 60):
         one.take(token)
         one.draft(2, 0.0)
-    assert asked == [*range(2, MISSES + 3), *range(MISSES + 2 + LATER, 60, LATER)]
+    assert asked == [*range(2, MISSES + 1), *range(MISSES + LATER, 60, LATER)]
