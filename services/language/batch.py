@@ -135,16 +135,13 @@ class Batch:
             return None
         texts = self.rows[group[0] : group[-1] + 1]
         fed = [self._reading.piece(row, budget) for row in texts]
-        steps = max(fed)
-        token_ids = np.zeros((len(texts), steps), np.int64)
-        for row, (sequence, count) in enumerate(zip(texts, fed, strict=True)):
-            token_ids[row, :count] = sequence.tokens_from(sequence.cached, count)
+        token_ids = [row.tokens_from(row.cached, count) for row, count in zip(texts, fed, strict=True)]
         draws = [
             draw
             for row, (sequence, count) in enumerate(zip(texts, fed, strict=True))
             for draw in _draws_of(row, sequence, count)
         ]
-        return self._run("prefill", group[0], token_ids, draws, arrays(draws, steps, self._candidates), fed)
+        return self._run("prefill", group[0], token_ids, draws, arrays(draws, max(fed), self._candidates), fed)
 
     def decode(self, slots: list[int] | None = None, goes_on: Callable[[], bool] = lambda: False) -> Made | None:
         """Takes every text that is being written one token further, in one run, or some where drafts are right.
@@ -163,9 +160,9 @@ class Batch:
         if [draw.row + first for draw in draws] != writing or [draw.sequence for draw in draws] != texts:
             draws, before = [Draw(slot - first, 0, text) for slot, text in zip(writing, texts, strict=True)], None
         rows = writing[-1] + 1 - first
-        token_ids, fed = np.zeros((rows, 1), np.int64), [0] * rows
+        token_ids, fed = [[0]] * rows, [0] * rows
         for draw in draws:
-            token_ids[draw.row, 0] = draw.sequence.newest
+            token_ids[draw.row] = [draw.sequence.newest]
             fed[draw.row] = 1
         given = arrays(draws, 1, self._candidates, before)
         self._written = draws, given
@@ -221,9 +218,7 @@ class Batch:
             self._runs.encode(slot, [[0]])
             lengths = np.ones(1, np.int64)
         self._settle([1], spare=1)
-        self._runs.run(
-            slot, np.zeros((1, 1), np.int64), np.zeros(1, np.int64), arrays([], 1, self._candidates), lengths
-        )
+        self._runs.run(slot, [[0]], [0], arrays([], 1, self._candidates), lengths)
 
     def _room(self) -> int:
         """Tokens that a row has memory for, also for padding: what the longest text needs until its end."""
@@ -233,21 +228,21 @@ class Batch:
         self,
         kind: str,
         first: int,
-        token_ids: Array,
+        token_ids: list[list[int]],
         draws: list[Draw],
         given: Draws,
         fed: list[int],
         further: MultiStep | None = None,
     ) -> Made:
-        rows, steps = token_ids.shape
+        rows, steps = len(token_ids), max(map(len, token_ids))
         at = time.monotonic()
         members = self.rows[first : first + rows]
         self._settle([row.cached + steps for row in members])
         spare = self._runs.rows(rows) - rows if kind == "decode" and not first else 0
         members = self.rows[first : first + rows + spare]
-        token_ids = np.pad(token_ids, ((0, spare), (0, 0))) if spare else token_ids
-        start = np.zeros(rows + spare, np.int64)
-        start[: len(members)] = [row.cached for row in members]
+        token_ids = [*token_ids, *[[0]] * spare]
+        start = [row.cached for row in members]
+        start += [0] * (rows + spare - len(start))
         lengths = np.array([len(row.source or ()) for row in members], np.int64) if self._cross is not None else None
         runs, seconds = list[Drawn](), list[float]()
         failure: Exception | None = None
@@ -276,8 +271,8 @@ class Batch:
     def _drawn(
         self,
         first: int,
-        token_ids: Array,
-        start: Array,
+        token_ids: list[list[int]],
+        start: list[int],
         given: Draws,
         lengths: Array | None,
         further: MultiStep | None,

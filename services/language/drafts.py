@@ -2,9 +2,6 @@
 
 from collections.abc import Mapping
 
-import numpy as np
-
-from services.kit.inference.bundle import Array
 from services.language.draws import Draw
 from services.language.sequence import Sequence
 
@@ -25,12 +22,10 @@ class Drafts:
         self._tokens = {slot: text.draft(most, sure) for slot, text in texts.items()}
         self.steps = 1 + max(map(len, self._tokens.values()))  # of the run
 
-    def token_ids(self) -> Array:
-        """int64 [rows, steps], from slot 0 on, right-padded."""
-        found = np.zeros((max(self._texts) + 1, self.steps), np.int64)
-        for slot, drafted in self._tokens.items():
-            found[slot, : 1 + len(drafted)] = [self._texts[slot].newest, *drafted]
-        return found
+    def token_ids(self) -> list[list[int]]:
+        """Of each row, from slot 0 on: the newest one, and those behind it."""
+        slots = range(max(self._texts) + 1)
+        return [[self._texts[slot].newest, *self._tokens[slot]] if slot in self._tokens else [0] for slot in slots]
 
     def fed(self) -> list[int]:
         """Tokens of each row that are no padding."""

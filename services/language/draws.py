@@ -35,7 +35,7 @@ def arrays(draws: list[Draw], steps: int, most: int, before: Draws | None = None
         before: those of another run, of the same texts at the same places.
     """
     wishes = before.wishes if before is not None else _wishes(draws, steps, most)
-    uniform = np.array([draw.sequence.draw(draw.ahead) for draw in draws] or [0.0], np.float32)
+    uniform = [draw.sequence.draw(draw.ahead) for draw in draws] or [0.0]
     return Draws(wishes, uniform, _adjustments(draws))
 
 

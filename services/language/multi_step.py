@@ -7,9 +7,6 @@ row ends with the first token that may end a text.
 
 from collections.abc import Callable, Iterator
 
-import numpy as np
-
-from services.kit.inference.bundle import Array
 from services.language.draws import Draw
 from services.language.engine.drawn import Drawn
 
@@ -28,21 +25,18 @@ class MultiStep:
         self._greedy = all(text.sampling.greedy for text in self._texts)
         self._tells = any(text.sampling.alternatives for text in self._texts)
 
-    def drawn(self, drawn: Drawn, again: Callable[[Array | None], Drawn]) -> Iterator[Drawn]:
+    def drawn(self, drawn: Drawn, again: Callable[[list[float]], Drawn]) -> Iterator[Drawn]:
         """What all runs draw.
 
         Args:
             drawn: by the first one.
-            again: makes the next one, with the draws float32 [texts] in [0, 1); None where nothing is drawn.
+            again: makes the next one, with the draws of the texts, in [0, 1); none where nothing is drawn.
 
         Raises whatever `again` raises.
         """
         made = 1
         while made < self._most and self._goes_on() and self._ends.isdisjoint(drawn.tokens):
             yield drawn.kept() if self._tells else drawn
-            drawn = again(None if self._greedy else self._uniform(made))
+            drawn = again([] if self._greedy else [text.draw(made) for text in self._texts])
             made += 1
         yield drawn
-
-    def _uniform(self, ahead: int) -> Array:
-        return np.array([text.draw(ahead) for text in self._texts], np.float32)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from services.kit.errors import StartupError
-from services.kit.inference.bundle import Array, Bundle
+from services.kit.inference.bundle import Bundle
 from services.kit.inference.manifest import Generation
 from services.language import graph
 from services.language.engine.drawn import Draws, Wishes
@@ -40,7 +40,7 @@ def warm_up(bundle: Bundle, generation: Generation, runs: Runs, settings: Genera
         return
     for steps in range(2, min(2 + speculative, generation.max_tokens)):
         runs.cache.settle(1 + steps, [0])
-        _run(runs, np.zeros((1, steps), np.int64), 1)
+        _run(runs, 1, steps, 1)
     for rows in range(1, settings.max_texts + 1):
         if time.monotonic() - started > WARM_UP_S and rows & (rows - 1):
             continue
@@ -49,7 +49,7 @@ def warm_up(bundle: Bundle, generation: Generation, runs: Runs, settings: Genera
         for cache in (runs.cache, runs.cross):
             if cache is not None:
                 cache.settle(1, [0] * rows)
-        _run(runs, np.zeros((rows, 1), np.int64), 0)
+        _run(runs, rows, 1)
 
 
 def _record(generation: Generation, runs: Runs, settings: GenerationSettings, end: float) -> None:
@@ -57,7 +57,7 @@ def _record(generation: Generation, runs: Runs, settings: GenerationSettings, en
     for rows, steps in _recorded(generation, runs, settings):
         for candidates in (1, graph.candidates(generation)):
             if time.monotonic() < end:
-                _run(runs, np.zeros((rows, steps), np.int64), 0, candidates)
+                _run(runs, rows, steps, candidates=candidates)
 
 
 def _recorded(generation: Generation, runs: Runs, settings: GenerationSettings) -> Iterator[tuple[int, int]]:
@@ -88,14 +88,11 @@ def _run_limits(generation: Generation, runs: Runs, most_read: int) -> None:
         runs.cross.settle(generation.max_source, [])
         runs.encode(0, [[highest] * generation.max_source])
     runs.cache.settle(generation.max_tokens, [])
-    _run(runs, np.full((1, steps), highest, np.int64), generation.max_tokens - steps)
+    _run(runs, 1, steps, generation.max_tokens - steps, token=highest)
 
 
-def _run(runs: Runs, token_ids: Array, place: int, candidates: int = 1) -> None:
-    """Some tokens of each row from a place on, and one token drawn for each."""
-    rows, steps = token_ids.shape
-    none = np.zeros(rows, np.int64)
+def _run(runs: Runs, rows: int, steps: int, place: int = 0, *, token: int = 0, candidates: int = 1) -> None:
+    """One token of each row as often as there are steps, from a place on, and one token drawn for each."""
     wishes = dataclasses.replace(Wishes.greedy(np.arange(rows) * steps), candidates=candidates)
-    draws = Draws(wishes, np.zeros(rows, np.float32))
-    lengths = none + 1 if runs.cross is not None else None
-    runs.run(0, token_ids, none + place, draws, lengths)
+    lengths = np.ones(rows, np.int64) if runs.cross is not None else None
+    runs.run(0, [[token] * steps] * rows, [place] * rows, Draws(wishes, [0.0] * rows), lengths)

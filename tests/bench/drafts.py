@@ -216,8 +216,8 @@ def steps(path: Path, threads: int) -> list[list[str]]:
 
 def _step_ms(runs: Runs, rows: int, count: int) -> float:
     runs.cache.settle(ROOM, [])
-    draws = Draws(Wishes.greedy(np.arange(rows * count)), np.zeros(rows * count, np.float32))
-    token_ids, start, taken = np.full((rows, count), 5), np.full(rows, PLACE), []
+    draws = Draws(Wishes.greedy(np.arange(rows * count)), [0.0] * rows * count)
+    token_ids, start, taken = [[5] * count] * rows, [PLACE] * rows, []
     for _ in range(TIMES):
         started = time.perf_counter()
         runs.run(0, token_ids, start, draws)

@@ -1,6 +1,10 @@
-"""Bound: one shape of run: the memory of its small inputs and outputs, and what is bound to them and to the caches."""
+"""Bound: one shape of run: the memory of its small inputs and outputs, and what is bound to them and to the caches.
 
-from collections.abc import Callable, Sequence
+What changes in every run is written and read through memoryviews: a run over many weights has pushed all else out of
+the processor's caches, and of NumPy's code far more is needed again than these few numbers are worth.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -51,9 +55,12 @@ class Bound:
         for name, value in NEUTRAL.items():
             self.given.arrays[name][:] = value
         self._wishes: Wishes | None = None  # that the memory holds
+        self._steps = self.given.arrays[graph.TOKEN_IDS].shape[1]
         given, found = self.given.arrays, self.found.arrays
-        self._newest, self._start = given[graph.TOKEN_IDS][:, 0], given[graph.START]
-        self._tokens, self._logprobs = found[graph.TOKEN][:, 0], found[graph.LOGPROB][:, 0]
+        self._newest, self._start = given[graph.TOKEN_IDS][:, 0].data, given[graph.START].data
+        self._uniform = given[graph.UNIFORM][:, 0].data
+        self._plain = given[graph.PLAIN].data if graph.PLAIN in given else None
+        self._tokens, self._logprobs = found[graph.TOKEN][:, 0].data, found[graph.LOGPROB][:, 0].data
         self._top_tokens, self._top_logprobs = found[graph.TOP_TOKEN], found[graph.TOP_LOGPROB]
         for name, array in self.given.arrays.items():
             device, number, address = self._place(self.given, name)
@@ -72,32 +79,41 @@ class Bound:
         for name, address in zip(outputs, addresses, strict=False):
             self.binding.bind_output(name, *place, address)
 
-    def take(self, token_ids: Array, start: Array, draws: Draws, source_length: Array | None) -> None:
-        """What the next run gets."""
-        arrays, wishes = self.given.arrays, draws.wishes
-        (rows, steps), count = token_ids.shape, len(wishes.out_index)
-        arrays[graph.TOKEN_IDS][:rows, :steps] = token_ids
-        arrays[graph.START][:rows] = start
-        arrays[graph.UNIFORM][:count, 0] = draws.uniform
-        if self._wishes is not wishes:
-            row, step = np.divmod(wishes.out_index, steps)
-            arrays[graph.OUT_INDEX][:count] = row * arrays[graph.TOKEN_IDS].shape[1] + step
-            for name in OF_WISHES:
-                arrays[name][:count, 0] = getattr(wishes, name)
-            self._wishes = wishes
-        if graph.PLAIN in arrays:
-            arrays[graph.PLAIN][0] = wishes.most_probable and draws.adjust is None
+    def take(
+        self, token_ids: Sequence[Sequence[int]], start: Sequence[int], draws: Draws, source_length: Array | None
+    ) -> None:
+        """What the next run gets; as `Runs.run` says."""
+        _put(self._start, start)
+        _put(self._uniform, draws.uniform)
+        if self._steps == 1:
+            _put(self._newest, (token for (token,) in token_ids))
+        else:
+            for row, tokens in enumerate(token_ids):
+                self.given.arrays[graph.TOKEN_IDS][row, : len(tokens)] = tokens
+        if self._wishes is not draws.wishes:
+            self._take_wishes(draws.wishes, max(map(len, token_ids)))
+        if self._plain is not None:
+            self._plain[0] = draws.wishes.most_probable and draws.adjust is None
         if source_length is not None:
-            arrays[graph.SOURCE_LENGTH][:] = source_length
+            self.given.arrays[graph.SOURCE_LENGTH][:] = source_length
         for name, array in zip(OF_ADJUSTMENTS, draws.adjust or (), strict=False):
             self.adjust(name, array)
 
-    def again(self, rows: int, uniform: Array | None) -> Drawn:
+    def _take_wishes(self, wishes: Wishes, steps: int) -> None:
+        """Args: steps: of what was asked for, that the shape may have more of."""
+        arrays, count = self.given.arrays, len(wishes.out_index)
+        row, step = np.divmod(wishes.out_index, steps)
+        arrays[graph.OUT_INDEX][:count] = row * self._steps + step
+        for name in OF_WISHES:
+            arrays[name][:count, 0] = getattr(wishes, name)
+        self._wishes = wishes
+
+    def again(self, rows: int, uniform: Sequence[float]) -> Drawn:
         """The run after one with a token of each row: with what that drew, behind what it had. Raises like `run`."""
         self._newest[:rows] = self._tokens[:rows]  # a row that is nobody's stays where it is
-        self._start[:rows] += 1
-        if uniform is not None:
-            self.given.arrays[graph.UNIFORM][:rows, 0] = uniform
+        for row in range(rows):
+            self._start[row] += 1
+        _put(self._uniform, uniform)
         self.run()
         return self.drawn(rows)
 
@@ -111,8 +127,8 @@ class Bound:
 
     def drawn(self, count: int) -> Drawn:
         """What came out for the first draws."""
-        tokens, logprobs = self._tokens.tolist(), self._logprobs.tolist()
-        return Drawn(tokens[:count], logprobs[:count], self._top_tokens, self._top_logprobs)
+        logprobs: list[Any] = self._logprobs[:count].tolist()
+        return Drawn(self._tokens[:count].tolist(), logprobs, self._top_tokens, self._top_logprobs)
 
     def _packed(self, specs: Sequence[TensorSpec]) -> Packed:
         return Packed(specs, lambda size: np.zeros(size, BYTES))
@@ -120,6 +136,12 @@ class Bound:
     def _place(self, packed: Packed, name: str) -> tuple[str, int, int]:
         """The device, its number, and the address there of one of the arrays."""
         return "cpu", 0, packed.arrays[name].ctypes.data
+
+
+def _put(memory: Any, values: Iterable[float]) -> None:
+    """Writes them at its beginning."""
+    for place, value in enumerate(values):
+        memory[place] = value
 
 
 def _bytes(spec: TensorSpec) -> int:

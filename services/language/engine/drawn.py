@@ -1,5 +1,6 @@
 """What a run is asked to draw, and what came out."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -33,7 +34,7 @@ class Draws:
     """The tokens to choose in one run."""
 
     wishes: Wishes
-    uniform: Array  # float32 in [0, 1), of each draw
+    uniform: Sequence[float]  # in [0, 1), of each draw
     adjust: tuple[Array, Array, Array] | None = None  # int64 [changes, 2], float32 [changes], float32 [changes]
 
 

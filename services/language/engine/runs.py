@@ -79,23 +79,28 @@ class Runs:
         self._outputs = graph.decoder_outputs()
 
     def run(
-        self, first: int, token_ids: Array, start: Array, draws: Draws, source_length: Array | None = None
+        self,
+        first: int,
+        token_ids: Sequence[Sequence[int]],
+        start: Sequence[int],
+        draws: Draws,
+        source_length: Array | None = None,
     ) -> Drawn:
         """Takes tokens of the rows from `first` on; their keys and values are in the cache then.
 
         Args:
-            token_ids: int64 [rows, steps], right-padded.
-            start: int64 [rows], the tokens of each row that are in the cache; start + steps fits into its size.
+            token_ids: of each row; where it has fewer than the longest one, what follows them counts for nothing.
+            start: the tokens of each row that are in the cache; with those of the longest one they fit into its size.
             source_length: int64 [rows], with an encoder.
 
         Raises whatever the runtime raises; tokens that were in the cache before are unchanged then.
         """
-        steps = token_ids.shape[1]
+        steps = max(map(len, token_ids))
         shape = self._shape(first, steps, start, draws)
         stage = self._stage if shape.staged else None
         if stage is not None:
             stage.empty(shape.size)
-            for row, before in enumerate(start.tolist()):
+            for row, before in enumerate(start):
                 if before:
                     stage.take(row, 0, self.cache, first + row, 0, before)
         bound = self._bound_for(shape)
@@ -107,15 +112,15 @@ class Runs:
             raise
         self._last = bound, shape, len(draws.wishes.out_index)
         if stage is not None:
-            for row, before in enumerate(start.tolist()):
+            for row, before in enumerate(start):
                 self.cache.take(first + row, before, stage, row, before, steps)
         return bound.drawn(len(draws.wishes.out_index))
 
-    def again(self, uniform: Array | None = None) -> Drawn:
+    def again(self, uniform: Sequence[float] = ()) -> Drawn:
         """The last run again, which took one token of each row and drew the next one of each, with those.
 
         Args:
-            uniform: float32 [draws]; None: as it was.
+            uniform: of each draw; none: as it was.
 
         Raises whatever the runtime raises, as of `run`.
         """
@@ -180,12 +185,12 @@ class Runs:
         for row, length in enumerate(lengths.tolist()):
             self.cross.write(first + row, 0, np.stack([block[row, :, :length] for block in said]))
 
-    def _shape(self, first: int, steps: int, start: Array, draws: Draws) -> _Shape:
+    def _shape(self, first: int, steps: int, start: Sequence[int], draws: Draws) -> _Shape:
         rows, count, candidates = len(start), len(draws.wishes.out_index), draws.wishes.candidates
         cross, adjusted = self.cross.size if self.cross is not None else 0, draws.adjust is not None
         source = first if cross else 0
         recorded = self.records and not adjusted and count <= rows
-        apart = self._apart(rows, steps, int(start.max()), recorded=recorded)
+        apart = self._apart(rows, steps, max(start), recorded=recorded)
         if apart is not None:
             first, (size, rows, steps) = 0, apart
         else:

@@ -140,9 +140,9 @@ class GpuFloor(Floor):
         key = (rows, steps, room)
         if key not in self._shapes:
             self._runs.cache.empty(room)
-            draws = Draws(Wishes.greedy(np.arange(rows) * steps + steps - 1), np.zeros(rows, np.float32))
-            self._runs.run(0, np.zeros((rows, steps), np.int64), start, draws)
-            bound = self._runs._bound_for(self._runs._shape(0, steps, start, draws))
+            draws = Draws(Wishes.greedy(np.arange(rows) * steps + steps - 1), [0.0] * rows)
+            self._runs.run(0, [[0] * steps] * rows, start.tolist(), draws)
+            bound = self._runs._bound_for(self._runs._shape(0, steps, start.tolist(), draws))
             assert isinstance(bound, GpuBound)
             self._shapes[key] = bound
         self._shapes[key].replay()

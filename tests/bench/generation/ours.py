@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,14 +72,19 @@ class Steps:
         runs.run, runs.again = self.run, self.again  # type: ignore[method-assign]
 
     def run(
-        self, first: int, token_ids: Array, start: Array, draws: Draws, source_length: Array | None = None
+        self,
+        first: int,
+        token_ids: Sequence[Sequence[int]],
+        start: Sequence[int],
+        draws: Draws,
+        source_length: Array | None = None,
     ) -> Drawn:
         """See Runs."""
         drawn = self._run(first, token_ids, start, draws, source_length)
-        self.count += token_ids.shape[1] == 1
+        self.count += max(map(len, token_ids)) == 1
         return drawn
 
-    def again(self, uniform: Array | None = None) -> Drawn:
+    def again(self, uniform: Sequence[float] = ()) -> Drawn:
         """See Runs."""
         drawn = self._again(uniform)
         self.count += 1

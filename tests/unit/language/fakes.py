@@ -44,12 +44,17 @@ class FakeRuns:
         self.refused: int | None = None  # no run with a text that has this token
         self.most: int | None = None  # no run with more tokens than that
         self.draws: list[int] = []  # of each run
-        self._last: tuple[int, Array, Draws, Array | None, Drawn] | None = None
+        self._last: tuple[int, Tokens[int], Draws, Array | None, Drawn] | None = None
 
     def run(
-        self, first: int, token_ids: Array, start: Array, draws: Draws, source_length: Array | None = None
+        self,
+        first: int,
+        token_ids: Tokens[Tokens[int]],
+        start: Tokens[int],
+        draws: Draws,
+        source_length: Array | None = None,
     ) -> Drawn:
-        rows, steps = token_ids.shape
+        rows, steps = len(token_ids), max(map(len, token_ids))
         if self._last is not None:
             self._last[-1].top_tokens[:] = self._last[-1].top_logprobs[:] = -1  # they count no longer
         if self.fails or self.fail_next:
@@ -66,8 +71,8 @@ class FakeRuns:
         for row in range(rows):
             assert start[row] + steps <= self.cache.size
             assert (first + rows) * self.cache.size <= self.cache.capacity
-            values = np.stack([token_ids[row], -token_ids[row]]).astype(np.float32)[:, np.newaxis, :, np.newaxis]
-            self.cache.write(first + row, int(start[row]), values)
+            padded = np.array([*token_ids[row], *[0] * (steps - len(token_ids[row]))], np.float32)
+            self.cache.write(first + row, start[row], np.stack([padded, -padded])[:, np.newaxis, :, np.newaxis])
         tokens = [self._next(first, steps, start, int(index)) for index in draws.wishes.out_index]
         forced = draws.wishes.forced.tolist()
         tokens = [token if wish < 0 else wish for token, wish in zip(tokens, forced, strict=True)]
@@ -77,28 +82,27 @@ class FakeRuns:
         self._last = first, start, draws, source_length, drawn
         return drawn
 
-    def again(self, uniform: Array | None = None) -> Drawn:
+    def again(self, uniform: Tokens[float] = ()) -> Drawn:
         assert self._last is not None
         first, start, draws, lengths, drawn = self._last
-        if uniform is not None:
-            draws = Draws(draws.wishes, uniform)
-        return self.run(first, np.array(drawn.tokens)[:, np.newaxis], start + 1, draws, lengths)
+        draws = Draws(draws.wishes, uniform or draws.uniform)
+        return self.run(first, [[token] for token in drawn.tokens], [at + 1 for at in start], draws, lengths)
 
     def rows(self, rows: int) -> int:
         return rows
 
-    def _has(self, token: int, first: int, token_ids: Array, start: Array) -> Iterator[bool]:
+    def _has(self, token: int, first: int, token_ids: Tokens[Tokens[int]], start: Tokens[int]) -> Iterator[bool]:
         for row, tokens in enumerate(token_ids):
-            yield token in tokens or token in self.cache.read(first + row, 0, int(start[row]))[0]
+            yield token in tokens or token in self.cache.read(first + row, 0, start[row])[0]
 
-    def _spoil(self, first: int, steps: int, start: Array) -> None:
+    def _spoil(self, first: int, steps: int, start: Tokens[int]) -> None:
         """What a run that fails may leave behind what was in the cache before."""
-        for row, at in enumerate(start.tolist()):
+        for row, at in enumerate(start):
             self.cache.write(first + row, at, np.full((2, 1, steps, 1), 55, np.float32))
 
-    def _next(self, first: int, steps: int, start: Array, index: int) -> int:
+    def _next(self, first: int, steps: int, start: Tokens[int], index: int) -> int:
         row, step = divmod(index, steps)
-        read = self.cache.read(first + row, 0, int(start[row]) + step + 1)
+        read = self.cache.read(first + row, 0, start[row] + step + 1)
         return following(read[0, 0, :, 0].astype(int).tolist())
 
 
@@ -134,7 +138,12 @@ class FakeEncodedRuns(FakeRuns):
             self.cross.write(first + row, 0, values)
 
     def run(
-        self, first: int, token_ids: Array, start: Array, draws: Draws, source_length: Array | None = None
+        self,
+        first: int,
+        token_ids: Tokens[Tokens[int]],
+        start: Tokens[int],
+        draws: Draws,
+        source_length: Array | None = None,
     ) -> Drawn:
         assert source_length is not None
         assert self.cross is not None
@@ -142,7 +151,7 @@ class FakeEncodedRuns(FakeRuns):
         assert (first + len(token_ids)) * self.cross.size <= self.cross.capacity
         return super().run(first, token_ids, start, draws, source_length)
 
-    def _next(self, first: int, steps: int, start: Array, index: int) -> int:
+    def _next(self, first: int, steps: int, start: Tokens[int], index: int) -> int:
         assert self.cross is not None
         row, _ = divmod(index, steps)
         source = self.cross.read(first + row, 0, int(self._lengths[row]))

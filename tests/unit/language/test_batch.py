@@ -1,5 +1,6 @@
 import asyncio
 import random
+from collections.abc import Sequence as Tokens
 
 import numpy as np
 
@@ -233,7 +234,13 @@ def test_no_temperature_or_penalty_makes_a_logit_infinite() -> None:
     given: list[Draws] = []
     run = runs.run
 
-    def watched(first: int, token_ids: Array, start: Array, draws: Draws, source_length: Array | None = None) -> Drawn:
+    def watched(
+        first: int,
+        token_ids: Tokens[Tokens[int]],
+        start: Tokens[int],
+        draws: Draws,
+        source_length: Array | None = None,
+    ) -> Drawn:
         given.append(draws)
         return run(first, token_ids, start, draws, source_length)
 

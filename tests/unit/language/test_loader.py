@@ -11,7 +11,6 @@ from prometheus_client import CollectorRegistry
 
 from services.kit.errors import StartupError
 from services.kit.inference.batcher import BatcherSettings
-from services.kit.inference.bundle import Array
 from services.kit.inference.engine import EngineSettings
 from services.kit.inference.loading import ModelsSettings
 from services.kit.inference.models import Models
@@ -70,7 +69,7 @@ async def test_the_warm_up_stays_within_the_memory(tmp_path: Path, monkeypatch: 
     rows: list[int] = []
     run = Runs.run
 
-    def watched(self: Runs, first: int, token_ids: Array, *arguments: Any) -> Drawn:
+    def watched(self: Runs, first: int, token_ids: Any, *arguments: Any) -> Drawn:
         rows.append(len(token_ids))
         assert (first + len(token_ids)) * self.cache.size <= self.cache.capacity
         return run(self, first, token_ids, *arguments)

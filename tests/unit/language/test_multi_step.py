@@ -81,7 +81,7 @@ def test_each_run_gets_the_draw_of_its_own_place() -> None:
     run = runs.run
 
     def watched(*arguments: object, **others: object) -> object:
-        drawn.append(arguments[3].uniform.tolist())  # type: ignore[attr-defined]
+        drawn.append(arguments[3].uniform)  # type: ignore[attr-defined]
         return run(*arguments, **others)  # type: ignore[arg-type]
 
     runs.run = watched  # type: ignore[method-assign, assignment]
