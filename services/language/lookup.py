@@ -11,6 +11,7 @@ MEMORY = 8  # guesses that say how good the next one is
 START = 0.6  # the part of them that is taken to be right before there are any
 MISSES = 8  # tokens in a row that stood behind nothing known; what comes next is foretold by nothing then
 LATER = 16  # tokens after which it is looked again, where there is no draft now
+EARLY = 8  # tokens that it may be looked before, where runs in a row end anyway: they would end once more for it
 
 
 class PromptLookup:
@@ -39,12 +40,12 @@ class PromptLookup:
         """What has come to the text since; of what stood there at first, only how new the last of it was is learnt."""
         own, made = self._tokens, bool(self._tokens)
         for number, token in enumerate(tokens, 0 if made else MISSES - len(tokens)):
+            last = self._last()
             if number >= 0:
-                self._learn(token, made=made)
+                self._learn(token, last, made=made)
+            for some in last:
+                self._behind[some] = len(own)
             own.append(token)
-            place = len(own) - 1
-            for count in range(1, min(LONGEST, place) + 1):
-                self._behind[tuple(own[place - count : place])] = place
 
     def draft(self, most: int, sure: float = 0.0) -> list[int]:
         """At most so many tokens that may come next; none where the last token has not stood before.
@@ -54,7 +55,7 @@ class PromptLookup:
         Args:
             sure: the part of the last guesses that must have been right.
         """
-        own, place = self._tokens, self._place()
+        own, place = self._tokens, self._place(self._last())
         if place is None or self._sure < sure:
             return []
         return [own[place + step % (len(own) - place)] for step in range(min(most, self._next))]
@@ -63,18 +64,18 @@ class PromptLookup:
         """So many tokens of a draft of `drafted` were drawn."""
         self._next = drafted + 1 if right == drafted else max(1, drafted - 1)
 
-    def _place(self) -> int | None:
-        """Behind where the last tokens stood before, as many of them as did."""
+    def _last(self) -> list[tuple[int, ...]]:
+        """The last tokens, as many as are looked for, then fewer, then one."""
         own = self._tokens
-        for length in range(min(LONGEST, len(own)), 0, -1):
-            place = self._behind.get(tuple(own[-length:]))
-            if place is not None:
-                return place
-        return None
+        return [tuple(own[-length:]) for length in range(min(LONGEST, len(own)), 0, -1)]
 
-    def _learn(self, token: int, *, made: bool) -> None:
+    def _place(self, last: list[tuple[int, ...]]) -> int | None:
+        """Behind where the last tokens stood before, as many of them as did."""
+        return next((self._behind[some] for some in last if some in self._behind), None)
+
+    def _learn(self, token: int, last: list[tuple[int, ...]], *, made: bool) -> None:
         """What comes next is this token, which was made; or given, which says nothing of how good guesses are."""
-        place = self._place()
+        place = self._place(last)
         self._missed = self._missed + 1 if place is None else 0
         if made and place is not None:
             self._sure += ((self._tokens[place] == token) - self._sure) / MEMORY

@@ -6,7 +6,7 @@ from typing import Literal
 
 from services.kit.deadline import Deadline
 from services.kit.errors import TriviumError
-from services.language.lookup import PromptLookup
+from services.language.lookup import EARLY, PromptLookup
 from services.language.sampling import Adjustments, Sampling, uniform
 from services.language.text import TextWriter
 from services.language.tokenizer import Tokenizer
@@ -130,7 +130,7 @@ class Sequence:
             sure: the part of the last guesses that must have been right.
         """
         most = min(most, self.limit - len(self.made) - 1)
-        if most < 1 or not self.made or self.adjustments is not None or self.until_draft(sure) > 0:
+        if most < 1 or not self.made or self.adjustments is not None or self.until_draft(sure) > EARLY:
             return []
         known = self.lookup.known
         self.lookup.add(self.tokens_from(known, self.tokens - known))

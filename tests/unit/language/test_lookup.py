@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from services.language.lookup import FIRST, LATER, MISSES, START, PromptLookup
+from services.language.lookup import EARLY, FIRST, LATER, MISSES, START, PromptLookup
 from tests.unit.language.scheduling import text
 
 
@@ -149,4 +149,4 @@ def test_a_text_asks_seldom_where_nothing_repeats(monkeypatch: pytest.MonkeyPatc
     for token in range(1, 60):
         one.take(token)
         one.draft(2, 0.0)
-    assert asked == [*range(2, MISSES + 1), *range(MISSES + LATER, 60, LATER)]
+    assert asked == [*range(2, MISSES + 1), *range(MISSES + LATER - EARLY, 60, LATER - EARLY)]

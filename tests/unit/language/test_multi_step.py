@@ -160,15 +160,19 @@ def test_the_first_token_of_a_text_that_is_gone_on_with_waits_for_no_other() -> 
     assert one.made == written([5, 6], 20)
 
 
-def test_texts_are_looked_at_where_a_draft_is_due(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(PromptLookup, "due", lambda lookup, sure: 4)
+@pytest.mark.parametrize(("at_once", "runs"), [(1000, [17, 20, 20]), (13, [13, 13, 13]), (8, [8, 8, 8])])
+def test_texts_are_looked_at_where_a_draft_is_due(
+    monkeypatch: pytest.MonkeyPatch, at_once: int, runs: list[int]
+) -> None:
+    """Or will soon be, where they are anyway."""
+    monkeypatch.setattr(PromptLookup, "due", lambda lookup, sure: 20)
     monkeypatch.setattr(PromptLookup, "draft", lambda lookup, most, sure: [])
     work = batch(roomy(), speculative=5)
-    for one in (text([5, 6], 40), text([7, 8], 40)):
+    for one in (text([5, 6], 80), text([7, 8], 80)):
         work.join(one)
-    work.prefill(512)
-    made = [work.decode(goes_on=times(1000)) for _ in range(4)]
-    assert [len(one.seconds) for one in made if one is not None] == [1, 4, 4, 4]
+    work.prefill(512)  # with the first token: three are there
+    made = [work.decode(goes_on=times(at_once)) for _ in range(3)]
+    assert [len(one.seconds) for one in made if one is not None] == runs
 
 
 def test_texts_that_are_not_drafted_for_some_time_are_not_looked_at_for_that(monkeypatch: pytest.MonkeyPatch) -> None:
