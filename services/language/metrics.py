@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from services.kit.observations import Observations
+
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128)
 
@@ -19,10 +21,10 @@ class GenerationMetrics:
             (*labels, "kind"),
             registry=registry,
         )
-        self.steps = Histogram(
+        self.steps = Observations(
             "trivium_generation_step_seconds", "One run.", (*labels, "kind"), buckets=SECONDS, registry=registry
         )
-        self.rows = Histogram(
+        self.rows = Observations(
             "trivium_generation_step_rows", "Texts in one run.", (*labels, "kind"), buckets=ROWS, registry=registry
         )
         self.first = Histogram(
@@ -71,7 +73,7 @@ class GenerationMetrics:
 
 
 class ModelMetrics:
-    """The metrics of one model version; any thread may call them."""
+    """The metrics of one model version; any thread may call them, and always the same one `ran`."""
 
     def __init__(self, metrics: GenerationMetrics, model: str, version: str) -> None:
         self._metrics, self._labels = metrics, (model, version)
@@ -95,9 +97,8 @@ class ModelMetrics:
 
     def ran(self, kind: str, rows: int, tokens: int, made: int, seconds: Sequence[float]) -> None:
         """A run, or each of some in a row, took `tokens` of `rows` texts; together they gave `made` new ones."""
-        for one in seconds:
-            self._steps[kind].observe(one)
-            self._rows[kind].observe(rows)
+        self._steps[kind].add(seconds)
+        self._rows[kind].add([rows] * len(seconds))
         if kind != "decode":
             self._read.inc(tokens)
         elif tokens > rows:

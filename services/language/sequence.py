@@ -194,14 +194,19 @@ class Sequence:
         """Hands over what was made, with its text where that is known; in the event loop, as all below.
 
         Raises:
-            TriviumError: these tokens have no text.
+            TriviumError: one of these tokens has no text; those before it are handed over.
         """
         if text is not None:
             self._hand_over(index, chosen, text, finish)
             return
-        for number, one in enumerate(chosen):
-            end = finish if one is chosen[-1] else None
-            self._hand_over(index + number, [one], self._write(one.token, end), end)
+        texts: list[str] = []
+        try:
+            for one in chosen:
+                texts.append(self._write(one.token, finish if one is chosen[-1] else None))
+        finally:
+            if texts:
+                end = finish if len(texts) == len(chosen) else None
+                self._hand_over(index, chosen[: len(texts)], "".join(texts), end)
 
     def _hand_over(self, index: int, chosen: list[Chosen], text: str, finish: Finish | None) -> None:
         if self._pending is None:

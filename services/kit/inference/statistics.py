@@ -20,9 +20,9 @@ class Total:
     count: int = 0
     seconds: float = 0.0
 
-    def add(self, seconds: float) -> None:
-        """Once more, for `seconds`."""
-        self.count += 1
+    def add(self, seconds: float, times: int = 1) -> None:
+        """Once more, for `seconds`; or some times more, for so many altogether."""
+        self.count += times
         self.seconds += seconds
 
 
@@ -50,13 +50,13 @@ class Statistics:
     compute_output: Total = field(default_factory=Total)
     batches: dict[int, Run] = field(default_factory=lambda: defaultdict(Run))  # by rows in the run
 
-    def record_run(self, rows: int, input_s: float, infer_s: float, output_s: float) -> None:
-        """One run of the engine; called by the batcher's thread."""
-        self.executions += 1
+    def record_run(self, rows: int, input_s: float, infer_s: float, output_s: float, *, times: int = 1) -> None:
+        """One run of the engine, or some that took so long altogether; always called by the same thread."""
+        self.executions += times
         run = self.batches[rows]
-        run.input.add(input_s)
-        run.infer.add(infer_s)
-        run.output.add(output_s)
+        run.input.add(input_s, times)
+        run.infer.add(infer_s, times)
+        run.output.add(output_s, times)
 
     def record(self, job: Job, now: float) -> None:
         """One item that left the batcher at the instant `now`; called by the event loop."""
