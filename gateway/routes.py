@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from gateway import versions
 from gateway.endpoint import Endpoint
 from gateway.methods import ANY
-from services.kit.errors import ModelNotFound, NoInstance, NotReady, TriviumError
+from services.kit.errors import ModelNotFound, NoInstance, NotReady, TriviumError, Unloaded
 from services.kit.model_name import MAX_LENGTH, ModelName, version_number
 from trivium.common.v1 import model_pb2
 
@@ -108,6 +108,11 @@ class Group:
         found = self.versions.get(wanted.name, {}) if by_label is None else by_label
         version = wanted.version if wanted.version is not None else max(found, default=0)
         return version or None, [*found.get(version, ()), *self.any_model]
+
+    def unloads(self, wanted: ModelName) -> bool:
+        """Whether a model that nobody has ready is unloaded, and no endpoint may have it that has not told yet."""
+        models = (model for endpoint in self.endpoints for model in endpoint.models or () if model.name == wanted.name)
+        return not self.unlearned and any(wanted.version in (None, model.version) for model in models)
 
     def described(self, name: str, version: int | None) -> list[model_pb2.ModelInfo]:
         """What the endpoints say of that version."""
@@ -222,9 +227,9 @@ class Routes:
             return NotReady("the gateway has not heard yet which instances there are", model=str(wanted))
         named = (service, wanted.name, wanted.label if wanted.version is None else wanted.version)
         if named in self._seen:
-            unloaded = "; instances of its service are there: if it was unloaded, LoadModel brings it back"
-            hint = unloaded if group.endpoints and not group.unlearned and service != ANY else ""
-            return NoInstance(f"model {str(wanted)!r} has no instance at the moment{hint}", model=str(wanted))
+            if group.unloads(wanted):
+                return Unloaded(f"model {str(wanted)!r} is unloaded: LoadModel brings it back", model=str(wanted))
+            return NoInstance(f"model {str(wanted)!r} has no instance at the moment", model=str(wanted))
         if group.unlearned:
             return NotReady("an instance has not told yet which models it serves", model=str(wanted))
         if not wanted.name:

@@ -19,7 +19,7 @@ from gateway.retries import model_gone
 from gateway.routes import Pin, Route, Routes
 from gateway.settings import ResumeSettings
 from services.kit.call import Call, Metadata
-from services.kit.errors import NoInstance, NotReady, TriviumError, retry_after_s
+from services.kit.errors import NoInstance, NotReady, TriviumError, Unloaded, retry_after_s
 from services.kit.transport.upstream import CallFailed
 
 FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 0.05, 1.0
@@ -209,8 +209,9 @@ class Continuation:
     def _endpoints(self) -> tuple[Endpoint, ...]:
         try:
             route = self._routes.pinned(self._service, self._pin) if self._pin else self._route()
-        except (NoInstance, NotReady):
-            if not self._settings.enabled:
+        except (NoInstance, NotReady) as error:
+            begun = self._pin is not None or self._failures
+            if not self._settings.enabled or (isinstance(error, Unloaded) and not begun):
                 raise
             return ()
         return route.endpoints

@@ -191,6 +191,10 @@ class NoInstance(Refusal):
     default_retry_after_s = 1.0
 
 
+class Unloaded(NoInstance):
+    """All instances of its service are there, and have unloaded it: it comes back when somebody loads it."""
+
+
 class CallerLeft(TriviumError):
     """The caller cancelled; its work was dropped."""
 

@@ -5,7 +5,7 @@ import pytest
 from gateway.endpoint import Endpoint
 from gateway.methods import ANY
 from gateway.routes import Pin, Route, Routes
-from services.kit.errors import InvalidField, ModelNotFound, NoInstance, NotReady
+from services.kit.errors import InvalidField, ModelNotFound, NoInstance, NotReady, Unloaded
 from tests.unit.gateway.fakes import VISION, endpoint, model
 
 
@@ -109,13 +109,28 @@ def test_what_was_seen_and_is_gone_has_no_instance(text: str) -> None:
 
 
 def test_a_model_that_all_have_unloaded_says_how_it_comes_back() -> None:
-    made, without, untold = routes(OLD, NEW), endpoint("old", model(name="shapes")), endpoint("new")
+    made, unloaded, without, untold = (
+        routes(OLD, NEW),
+        endpoint("old", model(ready=False)),
+        endpoint("other", model(name="shapes")),
+        endpoint("new"),
+    )
     untold.models = None
-    for there, said in (([without], True), ([without, untold], False), ([], False)):
+    for there, wanted, said in (
+        ([unloaded], "digits", True),
+        ([unloaded, without], "digits:1", True),
+        ([unloaded], "digits:2", False),  # who had that one is gone
+        ([without], "digits", False),
+        ([unloaded, untold], "digits", False),  # it may have it
+        ([], "digits", False),
+    ):
         made.publish(there, answered=True)
         with pytest.raises(NoInstance) as raised:
-            made.typed(VISION, "digits")
-        assert ("LoadModel brings it back" in str(raised.value)) == said
+            made.typed(VISION, wanted)
+        assert isinstance(raised.value, Unloaded) == ("LoadModel brings it back" in str(raised.value)) == said
+    made.publish([unloaded], answered=True)
+    with pytest.raises(Unloaded):
+        made.named("digits", "")
 
 
 def test_while_an_instance_has_not_told_its_models_nobody_says_not_found() -> None:

@@ -1,5 +1,6 @@
 """A text that cannot go on ends with a useful word, and with the number of tokens that were sent."""
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 
 import pytest
@@ -14,10 +15,12 @@ from services.kit.errors import (
     NoInstance,
     Overloaded,
     TriviumError,
+    Unloaded,
 )
 from services.kit.transport.upstream import CallFailed
-from tests.unit.gateway.fakes import broken, fake, refused
-from tests.unit.gateway.resume.writers import Reader, Writer, request
+from tests.unit.gateway.fakes import broken, fake, model, refused
+from tests.unit.gateway.resume.fakes import settled
+from tests.unit.gateway.resume.writers import Reader, Writer, request, told
 from trivium.language.v1 import language_pb2 as pb
 
 FULL = refused(Overloaded("full", retry_after_s=0.01))
@@ -35,6 +38,32 @@ async def test_an_unknown_model_is_not_waited_for() -> None:
     reader = Reader([Writer()], request(model="nope"))
     with pytest.raises(ModelNotFound):
         await reader.next()
+    await reader.close()
+
+
+async def test_a_model_that_is_unloaded_is_not_waited_for_by_a_text_that_begins() -> None:
+    reader = Reader([one := Writer(), gone := Writer("gone")], request(model="words"))
+    one.endpoint.models = (model("words", ready=False),)
+    reader.publish(one)
+    with pytest.raises(Unloaded, match="'words' is unloaded: LoadModel brings it back"):
+        await reader.next()
+    assert one.got == gone.got == []
+    await reader.close()
+
+
+async def test_a_text_that_has_begun_waits_for_a_model_that_is_loaded_anew() -> None:
+    reader = Reader([one := Writer()], asks := request(model="words"))
+    one.fails[4] = broken()
+    got = [await reader.next() for _ in range(3)]
+    loaded, one.endpoint.models = one.endpoint.models, (model("words", ready=False),)
+    reader.publish(one)
+    rest = asyncio.create_task(reader.rest())
+    await settled()
+    assert not rest.done()
+    one.endpoint.models = loaded
+    reader.publish(one)
+    got += await rest
+    assert [answer.token_ids for answer in got] == [answer.token_ids for answer in await told([Writer()], asks)]
     await reader.close()
 
 
