@@ -11,11 +11,12 @@ from deploy.local.child import Child, Program
 from deploy.local.progress import Progress
 from deploy.local.run_dir import Process, RunDir
 from services.kit.errors import StartupError
+from services.kit.lifecycle import WRONG_SETTINGS
 
 SETTLED_S = 10.0  # a process that ends within this time of being ready counts as one that could not start
 FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 0.1, 5.0
 TAIL = 12  # lines of a log file that are shown
-MOST_FIRST_STARTS = 3  # of a program that has never been up: its settings or files are wrong
+MOST_FIRST_STARTS = 3  # of a program that has never been up: its files are wrong
 
 
 def restart_delay_s(failures: int) -> float:
@@ -89,8 +90,9 @@ class Keeper:
         ready.cancel()
         hopeless.cancel()
         if self._hopeless.is_set() and not self._was_up:
+            often = f"{self._failures} times " if self._failures > 1 else ""
             raise StartupError(
-                f"{self.program.instance} ended {self._failures} times before it was up",
+                f"{self.program.instance} ended {often}before it was up",
                 hint=f"what it said stands above, and in {self.log_file}",
             )
 
@@ -157,7 +159,11 @@ class Keeper:
     def _report(self, child: Child, code: int, served_s: float | None, delay_s: float) -> None:
         when = "before it was up" if served_s is None else f"after {served_s:.0f} s"
         again = f"starting it again in {delay_s:.1f} s" if delay_s else "starting it again"
-        if not self._was_up and self._failures >= MOST_FIRST_STARTS:
+        if not self._was_up and code == WRONG_SETTINGS:
+            again = "its settings are wrong"
+            self._hopeless.set()
+            self.retire()
+        elif not self._was_up and self._failures >= MOST_FIRST_STARTS:
             self._hopeless.set()
         # The same lines every few seconds help nobody.
         said = served_s is None and self._failures in (1, MOST_FIRST_STARTS)

@@ -28,6 +28,7 @@ from services.kit.transport.server import GrpcServer
 LINGER_S = 1.0  # how long a leaving instance still accepts calls: until every watcher has seen it go
 TELL_S = 1.0  # longest wait for Consul's answer when leaving
 STOP_GRACE_S = 0.5  # for what did not end in the drain
+WRONG_SETTINGS = 78  # the exit status, EX_CONFIG of sysexits.h
 INSTANCE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 S = TypeVar("S", bound=ProcessSettings)
 
@@ -37,21 +38,35 @@ Fallback = Callable[[str], Method | None]
 def start(component: str, main: Callable[[S], Coroutine[Any, Any, None]], settings_class: type[S]) -> None:
     """Runs a component until it is told to stop: what `python -m services.vision` does.
 
-    A StartupError ends it with status 1 and one line that says what to do.
+    A StartupError ends it with status 1, or WRONG_SETTINGS if another start will fail in the same way, and one line
+    that says what to do.
     """
     try:
-        loaded = settings.load(settings_class, component)
-        instance = loaded.instance or new_instance_name(component)
-        if not INSTANCE_NAME.fullmatch(instance):
-            raise StartupError(
-                f"INSTANCE is {instance!r}",
-                hint="use at most 128 letters, digits, '.', '_' and '-', first no sign",
-            )
-        loaded = dataclasses.replace(loaded, instance=instance)
-        telemetry.configure_logs(loaded.log, component=component, instance=instance)
+        loaded = _settings(component, settings_class)
+    except StartupError as error:
+        _say(component, error)
+        sys.exit(WRONG_SETTINGS)
+    telemetry.configure_logs(loaded.log, component=component, instance=loaded.instance)
+    try:
         asyncio.run(main(loaded))
     except StartupError as error:
-        sys.exit(f"error: {component}: {error}\n  hint: {error.hint}")
+        _say(component, error)
+        sys.exit(1)
+
+
+def _settings(component: str, settings_class: type[S]) -> S:
+    loaded = settings.load(settings_class, component)
+    instance = loaded.instance or new_instance_name(component)
+    if not INSTANCE_NAME.fullmatch(instance):
+        raise StartupError(
+            f"INSTANCE is {instance!r}",
+            hint="use at most 128 letters, digits, '.', '_' and '-', first no sign",
+        )
+    return dataclasses.replace(loaded, instance=instance)
+
+
+def _say(component: str, error: StartupError) -> None:
+    print(f"error: {component}: {error}\n  hint: {error.hint}", file=sys.stderr)
 
 
 class Server:

@@ -124,6 +124,27 @@ async def test_whoever_waits_for_a_process_that_never_comes_up_is_told(stage: St
     assert stage.text.getvalue().count("| no bundle") == 2  # of the first one, and of the one that was enough
 
 
+async def test_a_process_whose_settings_are_wrong_is_started_once(stage: Stage) -> None:
+    keeper = stage.keep("echo unknown setting; exit 78")
+    async with asyncio.timeout(LIMIT_S):
+        with pytest.raises(StartupError, match=r"^vision-1 ended before it was up$"):
+            await keeper.first_ready()
+        await keeper._task
+    assert stage.failures == [1]
+    text = stage.text.getvalue()
+    assert "vision-1 ended with exit code 78 before it was up: its settings are wrong" in text
+    assert text.count("| unknown setting") == 1
+
+
+async def test_settings_that_become_wrong_later_may_become_right_again(stage: Stage) -> None:
+    keeper = stage.keep(f"[ -e wrong ] && {{ rm wrong; exit 78; }}; {WAITS}")
+    pid = await stage.running()
+    keeper.mark_ready("127.0.0.1:1")
+    (stage.folder / "wrong").touch()
+    os.kill(pid, signal.SIGKILL)
+    assert await stage.running() != pid
+
+
 async def test_what_was_up_once_is_started_again_for_ever(stage: Stage) -> None:
     keeper = stage.keep(f"[ -e down ] && {{ rm down; exit 1; }}; {WAITS}")
     for _ in range(5):
