@@ -266,6 +266,18 @@ def test_the_command_describes_a_model_and_says_if_there_is_none(server: Server)
     assert "no such model" in missing.stderr
 
 
+def test_the_commands_load_and_unload_with_the_time_that_it_takes(server: Server) -> None:
+    loaded = run("load", "digits-cnn", "--address", server.address)
+    assert (loaded.exit_code, loaded.stderr) == (0, "")
+    assert "digits-cnn" in loaded.stdout
+    unloaded = run("unload", "digits-cnn", "--timeout", "30", "--address", server.address)
+    assert (unloaded.exit_code, unloaded.stderr) == (0, "`trivium load digits-cnn` brings it back\n")
+    assert [120 < remaining <= 151 for remaining in server.remaining_s] == [True, False]
+    assert (
+        json.loads(run("load", "digits-cnn", "--json", "--address", server.address).stdout)[0]["name"] == "digits-cnn"
+    )
+
+
 def test_the_command_says_what_to_do_when_nobody_answers() -> None:
     address = f"127.0.0.1:{free_port()}"
     command = [sys.executable, "-c", "from trivium.client.main import main; main()", "health", "--address", address]

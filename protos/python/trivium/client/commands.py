@@ -38,19 +38,28 @@ def address_option(command: Command) -> Command:
     )(command)
 
 
+def options_within(timeout_s: float) -> Callable[[Command], Command]:
+    """The options of every command that asks a server and prints its answer, which comes within so many seconds."""
+
+    def options(command: Command) -> Command:
+        timeout = click.option(
+            "--timeout",
+            "timeout_s",
+            type=click.FloatRange(min=0.001),
+            metavar="SECONDS",
+            default=timeout_s,
+            show_default=True,
+            help="Longest wait for one call.",
+        )
+        as_document = click.option("--json", "as_document", is_flag=True, help="Print JSON.")
+        return address_option(timeout(as_document(command)))
+
+    return options
+
+
 def server_options(command: Command) -> Command:
-    """The options of every command that asks a server and prints its answer."""
-    timeout = click.option(
-        "--timeout",
-        "timeout_s",
-        type=click.FloatRange(min=0.001),
-        metavar="SECONDS",
-        default=TIMEOUT_S,
-        show_default=True,
-        help="Longest wait for one call.",
-    )
-    as_document = click.option("--json", "as_document", is_flag=True, help="Print JSON.")
-    return address_option(timeout(as_document(command)))
+    """Those of most commands."""
+    return options_within(TIMEOUT_S)(command)
 
 
 def model_option(command: Command) -> Command:
@@ -149,6 +158,11 @@ def models(name: str, as_document: bool, timeout_s: float, address: str) -> None
             _describe(client.model(name), as_document)
             return
         found = client.models()
+    show_models(found, as_document)
+
+
+def show_models(found: Sequence[Model], as_document: bool) -> None:
+    """A line for each."""
     if as_document:
         as_json([asdict(model) for model in found])
     else:
