@@ -88,8 +88,10 @@ class Bound:
         if self._steps == 1:
             _put(self._newest, (token for (token,) in token_ids))
         else:
+            padded = self.given.arrays[graph.TOKEN_IDS]
+            padded[:] = 0  # what others were may be no number where nothing looks at it, and spoil this
             for row, tokens in enumerate(token_ids):
-                self.given.arrays[graph.TOKEN_IDS][row, : len(tokens)] = tokens
+                padded[row, : len(tokens)] = tokens
         if self._wishes is not draws.wishes:
             self._take_wishes(draws.wishes, max(map(len, token_ids)))
         if self._plain is not None:

@@ -120,9 +120,9 @@ class Cache:
         steps = self.size * self._width, other.size * self._width
         self.storage.copy(other.storage, [Stretch(target, source, tokens * self._width, self._heads, *steps)])
 
-    def clear(self, row: int) -> None:
+    def clear(self, row: int, rows: int = 1) -> None:
         """Zeros: what was in a row is no number any more, and would be none of the next text's either."""
-        self.storage.clear(self._at(row), self._heads * self.size * self._width)
+        self.storage.clear(self._at(row), rows * self._heads * self.size * self._width)
 
     def read(self, row: int, begin: int, end: int) -> Array:
         """Keys and values of some tokens, on the host: [blocks, heads, end - begin, width]."""

@@ -9,7 +9,7 @@ from services.kit.inference.bundle import Array
 from services.language.engine.cuda import Cuda
 from services.language.engine.storage import Stretch
 
-LONGEST_PITCH = (1 << 31) - 1  # bytes between two lines of one copy
+LONGEST_PITCH = (1 << 31) - 1  # bytes between two lines of one call
 
 
 class CudaStorage:
@@ -45,10 +45,14 @@ class CudaStorage:
 
     def clear(self, at: int, length: int) -> None:
         """See Storage."""
-        size = self.dtype.itemsize
+        size, cuda = self.dtype.itemsize, self.cuda
+        if self.stride <= LONGEST_PITCH:
+            given = self.address + at * size, self.stride, 0, length * size, self._blocks
+            cuda("cudaMemset2DAsync", *given, cuda.stream)
+            return
         for block in range(self._blocks):
             address = self.address + block * self.stride + at * size
-            self.cuda("cudaMemsetAsync", address, 0, length * size, self.cuda.stream)
+            cuda("cudaMemsetAsync", address, 0, length * size, cuda.stream)
 
     def fill(self, values: Array) -> None:
         """See Storage."""

@@ -100,6 +100,8 @@ class Runs:
         stage = self._stage if shape.staged else None
         if stage is not None:
             stage.empty(shape.size)
+            if shape.recorded:  # on a GPU, where texts before may have left what is no number
+                stage.clear(0, shape.rows)
             for row, before in enumerate(start):
                 if before:
                     stage.take(row, 0, self.cache, first + row, 0, before)

@@ -81,6 +81,13 @@ class Runtime:
         self.own(address, size)
         return self._ask(lambda: ctypes.memset(address, value, size), stream)
 
+    def cudaMemset2DAsync(
+        self, address: int, pitch: int, value: int, width: int, lines: int, stream: int
+    ) -> tuple[int]:
+        for line in range(lines):
+            self.cudaMemsetAsync(address + line * pitch, value, width, stream)
+        return (0,)
+
     def cudaMemcpyAsync(self, to: int, source: int, size: int, kind: MemcpyKind, stream: int) -> tuple[int]:
         return self._ask(lambda: self._copied(to, source, size, kind), stream)
 

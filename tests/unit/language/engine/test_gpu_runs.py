@@ -76,6 +76,31 @@ def test_prompts_that_are_read_by_recorded_runs_give_the_bits_of_the_host() -> N
     assert there._decoder.session.replayed > replayed + 2 * len(prompts)
 
 
+def test_what_a_text_left_that_is_no_number_spoils_no_prompt_after_it() -> None:
+    """In the place where prompts are read, and as what fills a run up."""
+    runs, (host, _) = _on_gpu(gpt()[0], recorded=True), gpt()
+    long, short, other = [*range(3, 53)], [*range(60, 80)], [*range(90, 107)]
+
+    def firsts(on: Runs, *prompts: list[int]) -> list[tuple[int, bytes]]:
+        work = batch(on)
+        for prompt in prompts:
+            work.join(text(prompt, 1))
+        made = work.prefill(128)
+        assert made is not None
+        return [(one.token, np.float32(one.logprob).tobytes()) for news in made.news for one in news.chosen]
+
+    assert firsts(runs, long) == firsts(host, long)
+    assert runs._stage is not None
+    storage = runs._stage.storage
+    storage.fill(np.full_like(storage.array(), np.nan))
+    assert firsts(runs, short, other) == firsts(host, short, other)
+    read = [bound.given.arrays["token_ids"].tolist() for shape, bound in runs._recorded.items() if shape.steps > 1]
+    assert read == [[[*long, *[0] * 14]], [[*short, *[0] * 12], [*other, *[0] * 15]]]
+    assert firsts(runs, long[:33]) == firsts(host, long[:33])  # by the run of the first one, filled up
+    (bound, *_) = (bound for shape, bound in runs._recorded.items() if shape.steps == 64)
+    assert bound.given.arrays["token_ids"].tolist() == [[*long[:33], *[0] * 31]]
+
+
 def test_more_prompts_than_there_is_a_place_for_are_read_in_the_cache() -> None:
     def made(runs: Runs) -> list[list[int]]:
         work = batch(runs)
