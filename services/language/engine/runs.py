@@ -100,7 +100,7 @@ class Runs:
         stage = self._stage if shape.staged else None
         if stage is not None:
             stage.empty(shape.size)
-            if shape.recorded:  # on a GPU, where texts before may have left what is no number
+            if shape.recorded or self._generation.precision != "FP32":  # a text before may have left no numbers there
                 stage.clear(0, shape.rows)
             for row, before in enumerate(start):
                 if before:

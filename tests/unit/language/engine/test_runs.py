@@ -1,5 +1,6 @@
 """Runs over the graphs of a bundle that is shipped, and caches with something in them."""
 
+import dataclasses
 import random
 
 import numpy as np
@@ -108,6 +109,28 @@ def test_a_text_that_overflows_leaves_nothing_to_the_next_one_in_its_slot() -> N
     assert np.isnan(made.news[0].chosen[0].logprob)
     work.remove(spoilt)
     assert written(work, [text([5], 9)]) == expected
+
+
+def test_beginnings_in_half_precision_find_nothing_that_is_no_number_in_their_place() -> None:
+    runs, generation = gpt()
+    expected = first_tokens(runs)
+    assert runs._stage is not None
+    storage = runs._stage.storage
+    storage.fill(np.full_like(storage.array(), np.nan))
+    runs._generation = dataclasses.replace(generation, precision="FP16")  # as far as this is about
+    assert first_tokens(runs) == expected
+    assert any(shape.staged for shape in runs._bound)
+
+
+def first_tokens(runs: Runs) -> list[list[int]]:
+    """Of two beginnings beside a text that has more room."""
+    work = batch(runs)
+    runs.cache.empty(512)
+    work._settle = lambda *_: None  # type: ignore[method-assign]
+    for length in (17, 30):
+        work.join(text([*range(3, 3 + length)], 2))
+    work.prefill(128)
+    return [row.made for row in work.rows]
 
 
 def test_a_beginning_that_is_longer_than_the_place_for_them_is_read_in_the_cache() -> None:
