@@ -20,6 +20,7 @@
     ├── NotReady                    UNAVAILABLE          NOT_READY             + RetryInfo
     ├── Draining                    UNAVAILABLE          DRAINING              + RetryInfo
     ├── NoInstance                  UNAVAILABLE          NO_INSTANCE           + RetryInfo
+    │   └── Unloaded                UNAVAILABLE          MODEL_UNLOADED
     └── CallerLeft                  CANCELLED            CALLER_LEFT
 
 Beside the tree stand UpstreamError, an instance's own answer that the gateway passes on unchanged,
@@ -188,11 +189,14 @@ class NoInstance(Refusal):
     """The model was seen before, and no instance serves it now."""
 
     code, reason = code_pb2.UNAVAILABLE, "NO_INSTANCE"
-    default_retry_after_s = 1.0
+    default_retry_after_s: ClassVar[float | None] = 1.0
 
 
 class Unloaded(NoInstance):
     """All instances of its service are there, and have unloaded it: it comes back when somebody loads it."""
+
+    reason = "MODEL_UNLOADED"
+    default_retry_after_s = None
 
 
 class CallerLeft(TriviumError):

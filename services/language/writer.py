@@ -161,7 +161,7 @@ class Writer:
         """What `cut` makes of a text."""
         fewest = -(-len(text) // self.tokenizer.longest)
         if fewest > most:
-            raise _too_many(field, fewest, most, f"{len(text)} characters, which is at least so many tokens")
+            raise _too_many(field, fewest, most, f"or more: {len(text)} characters")
         return cut(text) if len(text) <= QUICK else await asyncio.to_thread(cut, text)
 
     async def _given(

@@ -105,7 +105,9 @@ class Models(Generic[P]):
         if model is not None:
             return model
         if version is None or not versions:
-            raise ModelNotFound(f"Request for unknown model: '{name}' is not found", model=name)
+            unloaded = any(bundle.name == name for bundle in self.unloaded())
+            hint = "; it is unloaded, and LoadModel brings it back" if unloaded else ""
+            raise ModelNotFound(f"Request for unknown model: '{name}' is not found{hint}", model=name)
         raise ModelNotFound(
             f"Request for unknown model: '{name}' version {version} is not found; ready versions: {versions}",
             model=name,

@@ -71,7 +71,7 @@ async def test_statistics_of_an_unknown_model_are_not_found(gateway: Gateway) ->
 
 async def test_unloading_takes_a_model_from_every_instance_and_loading_brings_it_back(gateway: Gateway) -> None:
     await gateway.start(MODELS, "UnloadModel", models_pb2.UnloadModelRequest(model="going"))
-    assert await fails(gateway.inference("ModelInfer", infer("going"))) == ("UNAVAILABLE", "NO_INSTANCE")
+    assert await fails(gateway.inference("ModelInfer", infer("going"))) == ("UNAVAILABLE", "MODEL_UNLOADED")
     index = (await gateway.inference("RepositoryIndex", oip.RepositoryIndexRequest())).models
     assert {model.state for model in index if model.name == "going"} == {"UNAVAILABLE"}
     await gateway.start(INFERENCE, "RepositoryModelLoad", oip.RepositoryModelLoadRequest(model_name="going"))

@@ -11,16 +11,20 @@ import click
 
 from trivium.client.client import Client
 from trivium.client.commands import (
+    SOME_FAILED,
     TIMEOUT_S,
     address_option,
     classified,
     connection,
+    explain,
     model_option,
     server_options,
     show_classes,
+    silent,
 )
+from trivium.client.errors import TriviumCallError
 from trivium.client.generation import LARGEST_SEED
-from trivium.client.output import as_json, quoted, table
+from trivium.client.output import as_json, complain, quoted, table
 from trivium.client.progress import INTERRUPTED, terminable
 from trivium.client.results import Classification
 from trivium.client.text_results import TokenLogprob
@@ -89,10 +93,18 @@ def generate(prompt: str, model: str, as_document: bool, timeout_s: float | None
     Exits with 0, 1 if it failed, 2 for wrong usage, 3 if no server answered, 130 on Ctrl-C, 143 on SIGTERM.
     """
     with interruptible(), connection(address, timeout_s or TIMEOUT_S) as client:
-        pieces = client.generate(prompt, model, timeout_s=timeout_s, **options)
-        with Documented() if as_document else Written() as shown, closing(pieces):
-            for piece in pieces:
-                shown.show(piece)
+        pieces, began = client.generate(prompt, model, timeout_s=timeout_s, **options), False
+        try:
+            with Documented() if as_document else Written() as shown, closing(pieces):
+                for piece in pieces:
+                    shown.show(piece)
+                    began = True
+        except TriviumCallError as error:
+            if not began or not silent(error):
+                raise
+            said, _ = explain(error, address, timeout_s or TIMEOUT_S)
+            complain(f"the text breaks off: {said}")
+            sys.exit(SOME_FAILED)
         for text in shown.texts:
             if text.logprobs:
                 _show_logprobs(client, text.model, text.logprobs)

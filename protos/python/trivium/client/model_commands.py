@@ -26,7 +26,8 @@ def load(name: str, as_document: bool, timeout_s: float, address: str) -> None:
 def unload(name: str, as_document: bool, timeout_s: float, address: str) -> None:
     """Takes a model out of service on every instance.
 
-    NAME is that of a bundle, without a version. Calls that were accepted are answered before. Exits with 0, 1 if that
+    NAME is that of a bundle, without a version. Calls that were accepted are answered before. An instance that starts
+    later loads it again. Exits with 0, 1 if that
     failed somewhere or nobody has it, 3 if no server answered.
     """
     with connection(address, timeout_s) as client:

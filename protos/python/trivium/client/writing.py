@@ -33,7 +33,7 @@ class Written:
         self._clock, self._started = clock, clock()
         self._terminal = sys.stdout.isatty()
         self._pieces: dict[int, list[TextPiece]] = {}  # of texts that have not been printed to their end
-        self._tokens = 0  # of all texts
+        self._ended: dict[int, float] = {}  # seconds that each text took
         self._open = False  # whether what was printed last ends within a line
 
     def __enter__(self) -> "Written":
@@ -47,7 +47,8 @@ class Written:
 
     def show(self, piece: TextPiece) -> None:
         """Prints the piece if its text has its turn, and at the end of that the texts that have waited for it."""
-        self._tokens += len(piece.token_ids) - piece.echoed
+        if piece.finish_reason:
+            self._ended[piece.choice] = self._clock() - self._started
         self._pieces.setdefault(piece.choice, []).append(piece)
         if piece.choice != len(self.texts):
             return
@@ -69,7 +70,8 @@ class Written:
             click.echo()
         self._open = False
         (text,) = completions(self._pieces.pop(len(self.texts)))
-        line = summary(text, reason, self._tokens / max(self._clock() - self._started, 1e-9))
+        seconds = self._ended.get(len(self.texts)) or self._clock() - self._started
+        line = summary(text, reason, seconds)
         click.echo(click.style(line, dim=True), err=True)
         self.texts.append(text)
 
@@ -90,10 +92,10 @@ class Documented:
         click.echo(json.dumps(asdict(piece), ensure_ascii=False))
 
 
-def summary(text: Completion, reason: str, tokens_per_s: float) -> str:
-    """A text in one line, without its words."""
+def summary(text: Completion, reason: str, seconds: float) -> str:
+    """A text that took so long in one line, without its words."""
     ended = f"stop {quoted(text.stop_string)}" if text.stop_string else reason
     made = len(text.token_ids) - text.echoed
-    said = [f"{made} token{'s' if made != 1 else ''}", f"{tokens_per_s:.0f} tokens/s", ended]
+    said = [f"{made} token{'s' if made != 1 else ''}", f"{made / max(seconds, 1e-9):.0f} tokens/s", ended]
     said += [] if text.seed is None else [f"seed {text.seed}"]
     return f"{text.model}  {', '.join(said)}"

@@ -33,9 +33,9 @@ class LanguageServiceStub:
 
     Every call may fail with INVALID_ARGUMENT (INVALID_FIELD, INPUT_TOO_LARGE), NOT_FOUND (MODEL_NOT_FOUND),
     UNIMPLEMENTED (UNSUPPORTED_BY_MODEL), RESOURCE_EXHAUSTED (QUEUE_FULL, DEADLINE_UNREACHABLE), DEADLINE_EXCEEDED
-    (DEADLINE_EXPIRED) and UNAVAILABLE (NO_INSTANCE, DRAINING); the words in parentheses are the reason in
-    google.rpc.ErrorInfo. Trailing metadata names the model, version and instance that answered and where the time went:
-    trivium-model, trivium-version, trivium-instance, trivium-queue-us, trivium-batch-size, trivium-compute-us.
+    (DEADLINE_EXPIRED) and UNAVAILABLE (NO_INSTANCE, MODEL_UNLOADED, DRAINING); the words in parentheses are the reason
+    in google.rpc.ErrorInfo. Trailing metadata names the model, version and instance that answered and where the time
+    went: trivium-model, trivium-version, trivium-instance, trivium-queue-us, trivium-batch-size, trivium-compute-us.
     """
 
     def __init__(self, channel):
@@ -84,9 +84,9 @@ class LanguageServiceServicer:
 
     Every call may fail with INVALID_ARGUMENT (INVALID_FIELD, INPUT_TOO_LARGE), NOT_FOUND (MODEL_NOT_FOUND),
     UNIMPLEMENTED (UNSUPPORTED_BY_MODEL), RESOURCE_EXHAUSTED (QUEUE_FULL, DEADLINE_UNREACHABLE), DEADLINE_EXCEEDED
-    (DEADLINE_EXPIRED) and UNAVAILABLE (NO_INSTANCE, DRAINING); the words in parentheses are the reason in
-    google.rpc.ErrorInfo. Trailing metadata names the model, version and instance that answered and where the time went:
-    trivium-model, trivium-version, trivium-instance, trivium-queue-us, trivium-batch-size, trivium-compute-us.
+    (DEADLINE_EXPIRED) and UNAVAILABLE (NO_INSTANCE, MODEL_UNLOADED, DRAINING); the words in parentheses are the reason
+    in google.rpc.ErrorInfo. Trailing metadata names the model, version and instance that answered and where the time
+    went: trivium-model, trivium-version, trivium-instance, trivium-queue-us, trivium-batch-size, trivium-compute-us.
     """
 
     def Generate(self, request, context):
@@ -186,9 +186,9 @@ class LanguageService:
 
     Every call may fail with INVALID_ARGUMENT (INVALID_FIELD, INPUT_TOO_LARGE), NOT_FOUND (MODEL_NOT_FOUND),
     UNIMPLEMENTED (UNSUPPORTED_BY_MODEL), RESOURCE_EXHAUSTED (QUEUE_FULL, DEADLINE_UNREACHABLE), DEADLINE_EXCEEDED
-    (DEADLINE_EXPIRED) and UNAVAILABLE (NO_INSTANCE, DRAINING); the words in parentheses are the reason in
-    google.rpc.ErrorInfo. Trailing metadata names the model, version and instance that answered and where the time went:
-    trivium-model, trivium-version, trivium-instance, trivium-queue-us, trivium-batch-size, trivium-compute-us.
+    (DEADLINE_EXPIRED) and UNAVAILABLE (NO_INSTANCE, MODEL_UNLOADED, DRAINING); the words in parentheses are the reason
+    in google.rpc.ErrorInfo. Trailing metadata names the model, version and instance that answered and where the time
+    went: trivium-model, trivium-version, trivium-instance, trivium-queue-us, trivium-batch-size, trivium-compute-us.
     """
 
     @staticmethod

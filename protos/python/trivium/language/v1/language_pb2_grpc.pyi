@@ -34,9 +34,9 @@ class LanguageServiceStub:
 
     Every call may fail with INVALID_ARGUMENT (INVALID_FIELD, INPUT_TOO_LARGE), NOT_FOUND (MODEL_NOT_FOUND),
     UNIMPLEMENTED (UNSUPPORTED_BY_MODEL), RESOURCE_EXHAUSTED (QUEUE_FULL, DEADLINE_UNREACHABLE), DEADLINE_EXCEEDED
-    (DEADLINE_EXPIRED) and UNAVAILABLE (NO_INSTANCE, DRAINING); the words in parentheses are the reason in
-    google.rpc.ErrorInfo. Trailing metadata names the model, version and instance that answered and where the time went:
-    trivium-model, trivium-version, trivium-instance, trivium-queue-us, trivium-batch-size, trivium-compute-us.
+    (DEADLINE_EXPIRED) and UNAVAILABLE (NO_INSTANCE, MODEL_UNLOADED, DRAINING); the words in parentheses are the reason
+    in google.rpc.ErrorInfo. Trailing metadata names the model, version and instance that answered and where the time
+    went: trivium-model, trivium-version, trivium-instance, trivium-queue-us, trivium-batch-size, trivium-compute-us.
     """
 
     @_typing.overload
@@ -73,9 +73,9 @@ class LanguageServiceAsyncStub(LanguageServiceStub):
 
     Every call may fail with INVALID_ARGUMENT (INVALID_FIELD, INPUT_TOO_LARGE), NOT_FOUND (MODEL_NOT_FOUND),
     UNIMPLEMENTED (UNSUPPORTED_BY_MODEL), RESOURCE_EXHAUSTED (QUEUE_FULL, DEADLINE_UNREACHABLE), DEADLINE_EXCEEDED
-    (DEADLINE_EXPIRED) and UNAVAILABLE (NO_INSTANCE, DRAINING); the words in parentheses are the reason in
-    google.rpc.ErrorInfo. Trailing metadata names the model, version and instance that answered and where the time went:
-    trivium-model, trivium-version, trivium-instance, trivium-queue-us, trivium-batch-size, trivium-compute-us.
+    (DEADLINE_EXPIRED) and UNAVAILABLE (NO_INSTANCE, MODEL_UNLOADED, DRAINING); the words in parentheses are the reason
+    in google.rpc.ErrorInfo. Trailing metadata names the model, version and instance that answered and where the time
+    went: trivium-model, trivium-version, trivium-instance, trivium-queue-us, trivium-batch-size, trivium-compute-us.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -108,9 +108,9 @@ class LanguageServiceServicer(metaclass=_abc_1.ABCMeta):
 
     Every call may fail with INVALID_ARGUMENT (INVALID_FIELD, INPUT_TOO_LARGE), NOT_FOUND (MODEL_NOT_FOUND),
     UNIMPLEMENTED (UNSUPPORTED_BY_MODEL), RESOURCE_EXHAUSTED (QUEUE_FULL, DEADLINE_UNREACHABLE), DEADLINE_EXCEEDED
-    (DEADLINE_EXPIRED) and UNAVAILABLE (NO_INSTANCE, DRAINING); the words in parentheses are the reason in
-    google.rpc.ErrorInfo. Trailing metadata names the model, version and instance that answered and where the time went:
-    trivium-model, trivium-version, trivium-instance, trivium-queue-us, trivium-batch-size, trivium-compute-us.
+    (DEADLINE_EXPIRED) and UNAVAILABLE (NO_INSTANCE, MODEL_UNLOADED, DRAINING); the words in parentheses are the reason
+    in google.rpc.ErrorInfo. Trailing metadata names the model, version and instance that answered and where the time
+    went: trivium-model, trivium-version, trivium-instance, trivium-queue-us, trivium-batch-size, trivium-compute-us.
     """
 
     @_abc_1.abstractmethod

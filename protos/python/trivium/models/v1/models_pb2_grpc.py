@@ -80,18 +80,19 @@ class ModelServiceServicer:
 
     def LoadModel(self, request, context):
         """For operators: loads every version of a bundle that lies in the service's folders and is not loaded, on every
-        instance of the service. Succeeds where there is nothing to load. Fails with NOT_FOUND / MODEL_NOT_FOUND where no
-        instance finds such a bundle, and with FAILED_PRECONDITION / LOAD_INCOMPLETE, naming the instances, where only some
-        could load it.
+        instance of the service. Succeeds where there is nothing to load: what is loaded stays as it is, whatever has
+        become of its files. Fails with NOT_FOUND / MODEL_NOT_FOUND where no instance finds such a bundle, and with
+        FAILED_PRECONDITION / LOAD_INCOMPLETE, naming the instances, where only some could load it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UnloadModel(self, request, context):
-        """For operators: takes every version of a bundle out of service on every instance. Calls that were accepted are
-        still answered. Succeeds where it is out of service already. Fails with NOT_FOUND / MODEL_NOT_FOUND where no
-        instance knows such a bundle, and with FAILED_PRECONDITION / LOAD_INCOMPLETE like LoadModel.
+        """For operators: takes every version of a bundle out of service on every instance that is there; one that starts
+        later loads all bundles of its folders. Calls that were accepted are still answered. Succeeds where it is out of
+        service already. Fails with NOT_FOUND / MODEL_NOT_FOUND where no instance knows such a bundle, and with
+        FAILED_PRECONDITION / LOAD_INCOMPLETE like LoadModel.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -43,14 +43,15 @@ class ModelServiceStub:
     """
     LoadModel: _grpc.UnaryUnaryMultiCallable[_models_pb2.LoadModelRequest, _models_pb2.LoadModelResponse]
     """For operators: loads every version of a bundle that lies in the service's folders and is not loaded, on every
-    instance of the service. Succeeds where there is nothing to load. Fails with NOT_FOUND / MODEL_NOT_FOUND where no
-    instance finds such a bundle, and with FAILED_PRECONDITION / LOAD_INCOMPLETE, naming the instances, where only some
-    could load it.
+    instance of the service. Succeeds where there is nothing to load: what is loaded stays as it is, whatever has
+    become of its files. Fails with NOT_FOUND / MODEL_NOT_FOUND where no instance finds such a bundle, and with
+    FAILED_PRECONDITION / LOAD_INCOMPLETE, naming the instances, where only some could load it.
     """
     UnloadModel: _grpc.UnaryUnaryMultiCallable[_models_pb2.UnloadModelRequest, _models_pb2.UnloadModelResponse]
-    """For operators: takes every version of a bundle out of service on every instance. Calls that were accepted are
-    still answered. Succeeds where it is out of service already. Fails with NOT_FOUND / MODEL_NOT_FOUND where no
-    instance knows such a bundle, and with FAILED_PRECONDITION / LOAD_INCOMPLETE like LoadModel.
+    """For operators: takes every version of a bundle out of service on every instance that is there; one that starts
+    later loads all bundles of its folders. Calls that were accepted are still answered. Succeeds where it is out of
+    service already. Fails with NOT_FOUND / MODEL_NOT_FOUND where no instance knows such a bundle, and with
+    FAILED_PRECONDITION / LOAD_INCOMPLETE like LoadModel.
     """
 
 @_typing.type_check_only
@@ -68,14 +69,15 @@ class ModelServiceAsyncStub(ModelServiceStub):
     """
     LoadModel: _aio.UnaryUnaryMultiCallable[_models_pb2.LoadModelRequest, _models_pb2.LoadModelResponse]  # type: ignore[assignment]
     """For operators: loads every version of a bundle that lies in the service's folders and is not loaded, on every
-    instance of the service. Succeeds where there is nothing to load. Fails with NOT_FOUND / MODEL_NOT_FOUND where no
-    instance finds such a bundle, and with FAILED_PRECONDITION / LOAD_INCOMPLETE, naming the instances, where only some
-    could load it.
+    instance of the service. Succeeds where there is nothing to load: what is loaded stays as it is, whatever has
+    become of its files. Fails with NOT_FOUND / MODEL_NOT_FOUND where no instance finds such a bundle, and with
+    FAILED_PRECONDITION / LOAD_INCOMPLETE, naming the instances, where only some could load it.
     """
     UnloadModel: _aio.UnaryUnaryMultiCallable[_models_pb2.UnloadModelRequest, _models_pb2.UnloadModelResponse]  # type: ignore[assignment]
-    """For operators: takes every version of a bundle out of service on every instance. Calls that were accepted are
-    still answered. Succeeds where it is out of service already. Fails with NOT_FOUND / MODEL_NOT_FOUND where no
-    instance knows such a bundle, and with FAILED_PRECONDITION / LOAD_INCOMPLETE like LoadModel.
+    """For operators: takes every version of a bundle out of service on every instance that is there; one that starts
+    later loads all bundles of its folders. Calls that were accepted are still answered. Succeeds where it is out of
+    service already. Fails with NOT_FOUND / MODEL_NOT_FOUND where no instance knows such a bundle, and with
+    FAILED_PRECONDITION / LOAD_INCOMPLETE like LoadModel.
     """
 
 class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -108,9 +110,9 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_models_pb2.LoadModelResponse, _abc.Awaitable[_models_pb2.LoadModelResponse]]:
         """For operators: loads every version of a bundle that lies in the service's folders and is not loaded, on every
-        instance of the service. Succeeds where there is nothing to load. Fails with NOT_FOUND / MODEL_NOT_FOUND where no
-        instance finds such a bundle, and with FAILED_PRECONDITION / LOAD_INCOMPLETE, naming the instances, where only some
-        could load it.
+        instance of the service. Succeeds where there is nothing to load: what is loaded stays as it is, whatever has
+        become of its files. Fails with NOT_FOUND / MODEL_NOT_FOUND where no instance finds such a bundle, and with
+        FAILED_PRECONDITION / LOAD_INCOMPLETE, naming the instances, where only some could load it.
         """
 
     @_abc_1.abstractmethod
@@ -119,9 +121,10 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _models_pb2.UnloadModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_models_pb2.UnloadModelResponse, _abc.Awaitable[_models_pb2.UnloadModelResponse]]:
-        """For operators: takes every version of a bundle out of service on every instance. Calls that were accepted are
-        still answered. Succeeds where it is out of service already. Fails with NOT_FOUND / MODEL_NOT_FOUND where no
-        instance knows such a bundle, and with FAILED_PRECONDITION / LOAD_INCOMPLETE like LoadModel.
+        """For operators: takes every version of a bundle out of service on every instance that is there; one that starts
+        later loads all bundles of its folders. Calls that were accepted are still answered. Succeeds where it is out of
+        service already. Fails with NOT_FOUND / MODEL_NOT_FOUND where no instance knows such a bundle, and with
+        FAILED_PRECONDITION / LOAD_INCOMPLETE like LoadModel.
         """
 
 def add_ModelServiceServicer_to_server(servicer: ModelServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

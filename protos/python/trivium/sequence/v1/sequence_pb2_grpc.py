@@ -35,9 +35,9 @@ class SequenceServiceStub:
 
     Every call may fail with INVALID_ARGUMENT (INVALID_FIELD, INPUT_TOO_LARGE), NOT_FOUND (MODEL_NOT_FOUND),
     UNIMPLEMENTED (UNSUPPORTED_BY_MODEL), RESOURCE_EXHAUSTED (QUEUE_FULL, DEADLINE_UNREACHABLE), DEADLINE_EXCEEDED
-    (DEADLINE_EXPIRED) and UNAVAILABLE (NO_INSTANCE, DRAINING); the words in parentheses are the reason in
-    google.rpc.ErrorInfo. Trailing metadata names the model, version and instance that answered and where the time went:
-    trivium-model, trivium-version, trivium-instance, trivium-queue-us, trivium-batch-size, trivium-compute-us.
+    (DEADLINE_EXPIRED) and UNAVAILABLE (NO_INSTANCE, MODEL_UNLOADED, DRAINING); the words in parentheses are the reason
+    in google.rpc.ErrorInfo. Trailing metadata names the model, version and instance that answered and where the time
+    went: trivium-model, trivium-version, trivium-instance, trivium-queue-us, trivium-batch-size, trivium-compute-us.
     """
 
     def __init__(self, channel):
@@ -73,9 +73,9 @@ class SequenceServiceServicer:
 
     Every call may fail with INVALID_ARGUMENT (INVALID_FIELD, INPUT_TOO_LARGE), NOT_FOUND (MODEL_NOT_FOUND),
     UNIMPLEMENTED (UNSUPPORTED_BY_MODEL), RESOURCE_EXHAUSTED (QUEUE_FULL, DEADLINE_UNREACHABLE), DEADLINE_EXCEEDED
-    (DEADLINE_EXPIRED) and UNAVAILABLE (NO_INSTANCE, DRAINING); the words in parentheses are the reason in
-    google.rpc.ErrorInfo. Trailing metadata names the model, version and instance that answered and where the time went:
-    trivium-model, trivium-version, trivium-instance, trivium-queue-us, trivium-batch-size, trivium-compute-us.
+    (DEADLINE_EXPIRED) and UNAVAILABLE (NO_INSTANCE, MODEL_UNLOADED, DRAINING); the words in parentheses are the reason
+    in google.rpc.ErrorInfo. Trailing metadata names the model, version and instance that answered and where the time
+    went: trivium-model, trivium-version, trivium-instance, trivium-queue-us, trivium-batch-size, trivium-compute-us.
     """
 
     def Classify(self, request, context):
@@ -147,9 +147,9 @@ class SequenceService:
 
     Every call may fail with INVALID_ARGUMENT (INVALID_FIELD, INPUT_TOO_LARGE), NOT_FOUND (MODEL_NOT_FOUND),
     UNIMPLEMENTED (UNSUPPORTED_BY_MODEL), RESOURCE_EXHAUSTED (QUEUE_FULL, DEADLINE_UNREACHABLE), DEADLINE_EXCEEDED
-    (DEADLINE_EXPIRED) and UNAVAILABLE (NO_INSTANCE, DRAINING); the words in parentheses are the reason in
-    google.rpc.ErrorInfo. Trailing metadata names the model, version and instance that answered and where the time went:
-    trivium-model, trivium-version, trivium-instance, trivium-queue-us, trivium-batch-size, trivium-compute-us.
+    (DEADLINE_EXPIRED) and UNAVAILABLE (NO_INSTANCE, MODEL_UNLOADED, DRAINING); the words in parentheses are the reason
+    in google.rpc.ErrorInfo. Trailing metadata names the model, version and instance that answered and where the time
+    went: trivium-model, trivium-version, trivium-instance, trivium-queue-us, trivium-batch-size, trivium-compute-us.
     """
 
     @staticmethod

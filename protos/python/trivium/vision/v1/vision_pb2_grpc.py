@@ -33,9 +33,10 @@ class VisionServiceStub:
 
     Every call may fail with INVALID_ARGUMENT (INVALID_FIELD, IMAGE_UNREADABLE, INPUT_TOO_LARGE), NOT_FOUND
     (MODEL_NOT_FOUND), UNIMPLEMENTED (UNSUPPORTED_BY_MODEL), RESOURCE_EXHAUSTED (QUEUE_FULL, DEADLINE_UNREACHABLE),
-    DEADLINE_EXCEEDED (DEADLINE_EXPIRED) and UNAVAILABLE (NO_INSTANCE, DRAINING); the words in parentheses are the reason
-    in google.rpc.ErrorInfo. Trailing metadata names the model, version and instance that answered and where the time
-    went: trivium-model, trivium-version, trivium-instance, trivium-queue-us, trivium-batch-size, trivium-compute-us.
+    DEADLINE_EXCEEDED (DEADLINE_EXPIRED) and UNAVAILABLE (NO_INSTANCE, MODEL_UNLOADED, DRAINING); the words in
+    parentheses are the reason in google.rpc.ErrorInfo. Trailing metadata names the model, version and instance that
+    answered and where the time went: trivium-model, trivium-version, trivium-instance, trivium-queue-us,
+    trivium-batch-size, trivium-compute-us.
     """
 
     def __init__(self, channel):
@@ -69,9 +70,10 @@ class VisionServiceServicer:
 
     Every call may fail with INVALID_ARGUMENT (INVALID_FIELD, IMAGE_UNREADABLE, INPUT_TOO_LARGE), NOT_FOUND
     (MODEL_NOT_FOUND), UNIMPLEMENTED (UNSUPPORTED_BY_MODEL), RESOURCE_EXHAUSTED (QUEUE_FULL, DEADLINE_UNREACHABLE),
-    DEADLINE_EXCEEDED (DEADLINE_EXPIRED) and UNAVAILABLE (NO_INSTANCE, DRAINING); the words in parentheses are the reason
-    in google.rpc.ErrorInfo. Trailing metadata names the model, version and instance that answered and where the time
-    went: trivium-model, trivium-version, trivium-instance, trivium-queue-us, trivium-batch-size, trivium-compute-us.
+    DEADLINE_EXCEEDED (DEADLINE_EXPIRED) and UNAVAILABLE (NO_INSTANCE, MODEL_UNLOADED, DRAINING); the words in
+    parentheses are the reason in google.rpc.ErrorInfo. Trailing metadata names the model, version and instance that
+    answered and where the time went: trivium-model, trivium-version, trivium-instance, trivium-queue-us,
+    trivium-batch-size, trivium-compute-us.
     """
 
     def Classify(self, request, context):
@@ -133,9 +135,10 @@ class VisionService:
 
     Every call may fail with INVALID_ARGUMENT (INVALID_FIELD, IMAGE_UNREADABLE, INPUT_TOO_LARGE), NOT_FOUND
     (MODEL_NOT_FOUND), UNIMPLEMENTED (UNSUPPORTED_BY_MODEL), RESOURCE_EXHAUSTED (QUEUE_FULL, DEADLINE_UNREACHABLE),
-    DEADLINE_EXCEEDED (DEADLINE_EXPIRED) and UNAVAILABLE (NO_INSTANCE, DRAINING); the words in parentheses are the reason
-    in google.rpc.ErrorInfo. Trailing metadata names the model, version and instance that answered and where the time
-    went: trivium-model, trivium-version, trivium-instance, trivium-queue-us, trivium-batch-size, trivium-compute-us.
+    DEADLINE_EXCEEDED (DEADLINE_EXPIRED) and UNAVAILABLE (NO_INSTANCE, MODEL_UNLOADED, DRAINING); the words in
+    parentheses are the reason in google.rpc.ErrorInfo. Trailing metadata names the model, version and instance that
+    answered and where the time went: trivium-model, trivium-version, trivium-instance, trivium-queue-us,
+    trivium-batch-size, trivium-compute-us.
     """
 
     @staticmethod
