@@ -102,7 +102,8 @@ class LanguageServer:
 
     def _detokenize(self, request: pb.DetokenizeRequest, context: grpc.ServicerContext) -> pb.DetokenizeResponse:
         self._answer(request, context)
-        return pb.DetokenizeResponse(text="".join(map(chr, request.token_ids)))
+        texts = [chr(token) for token in request.token_ids]
+        return pb.DetokenizeResponse(text="".join(texts), texts=texts if request.each else ())
 
     def _answer(self, request: Any, context: grpc.ServicerContext) -> None:
         self.requests.append(request)

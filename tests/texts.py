@@ -166,6 +166,11 @@ class Caller:
         request = pb.DetokenizeRequest(token_ids=tokens, **fields)
         return pb.DetokenizeResponse.FromString(await self.unary(DETOKENIZE, request)).text
 
+    async def each_detokenized(self, tokens: Sequence[int], **fields: Any) -> list[str]:
+        """The text of each token alone."""
+        request = pb.DetokenizeRequest(token_ids=tokens, each=True, **fields)
+        return list(pb.DetokenizeResponse.FromString(await self.unary(DETOKENIZE, request)).texts)
+
     async def classify(self, **fields: Any) -> pb.ClassifyResponse:
         """The classes of a text."""
         return pb.ClassifyResponse.FromString(await self.unary(CLASSIFY, pb.ClassifyRequest(**fields)))

@@ -1,5 +1,6 @@
 """LanguageServicer: messages in, tokens, scheduler or batcher, texts and classes, messages out."""
 
+import asyncio
 import contextlib
 import secrets
 from collections.abc import AsyncIterator, Callable
@@ -125,7 +126,9 @@ class LanguageServicer:
         model.report(NOTHING_COMPUTED, call)
         with call.timed("encode"):
             text = writer.text(request.token_ids, keep_special_tokens=request.keep_special_tokens)
-            return pb.DetokenizeResponse(text=text)
+            each = request.token_ids if request.each else ()
+            texts = await asyncio.to_thread(writer.texts_of, each, keep_special_tokens=request.keep_special_tokens)
+            return pb.DetokenizeResponse(text=text, texts=texts)
 
     async def _computed(self, model: LanguageModel, classifier: Classifier, text: str, call: Call) -> Output:
         """The outputs for one text, beside other callers'."""

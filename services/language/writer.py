@@ -157,6 +157,10 @@ class Writer:
         wishes.check_tokens("token_ids", tokens, self.generation)
         return self.tokenizer.decode(list(tokens), keep_special_tokens=keep_special_tokens)
 
+    def texts_of(self, tokens: Tokens[int], *, keep_special_tokens: bool) -> list[str]:
+        """What each of the tokens is alone, which `text` has taken; any thread may ask."""
+        return [self.tokenizer.decode([token], keep_special_tokens=keep_special_tokens) for token in tokens]
+
     async def _cut(self, text: str, field: str, most: int, cut: Callable[[str], Found]) -> Found:
         """What `cut` makes of a text."""
         fewest = -(-len(text) // self.tokenizer.longest)

@@ -116,4 +116,6 @@ def test_a_text_is_classified_embedded_and_cut_into_tokens(client: Client, serve
     assert cut.token_ids == (1, 0x65E5, 98)
     assert [(token.piece, token.begin, token.end) for token in cut.tokens] == [("<s>", 0, 0), ("日", 0, 1), ("b", 1, 2)]
     assert client.detokenize(cut.token_ids[1:], "letters").text == "日b"
+    assert client.detokenize(cut.token_ids[1:], "letters").texts == ()
+    assert client.detokenize(cut.token_ids[1:], "letters", each=True).texts == ("日", "b")
     assert server.requests[-1].model == "letters"

@@ -16,6 +16,7 @@ from tests.harness import free_port
 from tests.integration.commands import read, run
 from tests.language_server import LEAVES, WAITS, LanguageServer
 from trivium.client.language_commands import classify_text, embed_text, generate, score, tokenize
+from trivium.language.v1 import language_pb2 as pb
 
 COMMAND = (sys.executable, "-c", "from trivium.client.language_commands import generate; generate()")
 
@@ -71,6 +72,8 @@ def test_the_command_shows_how_likely_tokens_were(server: LanguageServer) -> Non
         '99\t"c"\t-0.2500\t"c" -0.25  "d" -1.25',
         '100\t"d"\t-0.2500\t"d" -0.25  "e" -1.25',
     ]
+    asked = [len(one.token_ids) for one in server.requests if isinstance(one, pb.DetokenizeRequest)]
+    assert asked == [2, 1]  # each token once, and no more at a time than the text has
     assert run(generate, "ab", "--logprobs", "0", *options).stdout.splitlines()[1] == "id\ttoken\tlogprob"
 
 

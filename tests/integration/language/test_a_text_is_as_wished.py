@@ -143,6 +143,9 @@ async def test_tokens_and_back(running: Running) -> None:
         assert (special.tokens[0].piece, special.tokens[0].begin, special.tokens[0].end) == (BEGIN, 0, 0)
         assert await caller.detokenize(special.token_ids) == text
         assert await caller.detokenize(special.token_ids, keep_special_tokens=True) == BEGIN + text
+        each = await caller.each_detokenized(special.token_ids, keep_special_tokens=True)
+        assert each == [CHARACTERS.decode([token], skip_special_tokens=False) for token in special.token_ids]
+        assert (await caller.each_detokenized(special.token_ids))[:2] == ["", each[1]]
         source = await caller.tokenize(text, add_special_tokens=True, model="translate")
         assert list(source.token_ids) == [*plain.token_ids, ENDS]
         assert (source.tokens[-1].begin, source.tokens[-1].end) == (len(text), len(text))

@@ -167,6 +167,7 @@ class LanguageCalls(Calls):
         model: str = "",
         *,
         keep_special_tokens: bool = False,
+        each: bool = False,
         timeout_s: float | None = None,
     ) -> Text:
         """The text of tokens.
@@ -175,6 +176,7 @@ class LanguageCalls(Calls):
             token_ids: the tokens.
             model: whose tokens they are.
             keep_special_tokens: whether special tokens appear in the text.
+            each: whether the answer says what each token is alone, too.
             timeout_s: seconds for this call; the client's if not given.
 
         Returns:
@@ -184,7 +186,10 @@ class LanguageCalls(Calls):
             TriviumCallError, TypeError, ValueError: as `generate`.
         """
         request = pb.DetokenizeRequest(
-            model=model, token_ids=prompts.tokens("token_ids", token_ids), keep_special_tokens=keep_special_tokens
+            model=model,
+            token_ids=prompts.tokens("token_ids", token_ids),
+            keep_special_tokens=keep_special_tokens,
+            each=each,
         )
         message, trailers = self._channel.unary(
             f"{LANGUAGE}/Detokenize", request, pb.DetokenizeResponse, self._limit(timeout_s)

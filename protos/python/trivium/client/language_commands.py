@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict
 from typing import Any, TypeVar
@@ -209,7 +209,7 @@ def _in_line(text: str) -> str:
 def _show_logprobs(client: Client, model: str, found: Sequence[TokenLogprob]) -> None:
     """A line for each token, with what could have been in its place."""
     ids = {token_id for one in found for token_id in (one.token_id, *(other.token_id for other in one.alternatives))}
-    words = _words(client, model, ids)
+    words = _words(client, model, sorted(ids), len(found))
     rows = [
         (
             one.token_id,
@@ -225,6 +225,11 @@ def _show_logprobs(client: Client, model: str, found: Sequence[TokenLogprob]) ->
         table(("id", "token", "logprob"), [row[:-1] for row in rows], elastic="token")
 
 
-def _words(client: Client, model: str, ids: Iterable[int]) -> dict[int, str]:
-    """Each token alone as text, as the model's vocabulary has it."""
-    return {token_id: quoted(client.detokenize([token_id], model, keep_special_tokens=True).text) for token_id in ids}
+def _words(client: Client, model: str, ids: Sequence[int], most: int) -> dict[int, str]:
+    """Each token alone as text; at most so many are asked for at once, as the model has no longer texts."""
+    words: dict[int, str] = {}
+    for begin in range(0, len(ids), most):
+        some = ids[begin : begin + most]
+        answer = client.detokenize(some, model, keep_special_tokens=True, each=True)
+        words |= dict(zip(some, map(quoted, answer.texts), strict=True))
+    return words

@@ -107,6 +107,7 @@ class Text(Served):
     """The text of tokens; bytes that are no whole character appear as U+FFFD."""
 
     text: str
+    texts: tuple[str, ...] = ()  # what each token is alone, where that was asked for
 
     def __str__(self) -> str:
         return self.text
@@ -144,7 +145,7 @@ def tokens(message: pb.TokenizeResponse, served: Served) -> Tokens:
 
 def text(message: pb.DetokenizeResponse, served: Served) -> Text:
     """The text of tokens."""
-    return Text(text=message.text, **fields_of(served))
+    return Text(text=message.text, texts=tuple(message.texts), **fields_of(served))
 
 
 def _piece(message: pb.GenerateResponse, model: str, seed: int | None) -> TextPiece:
