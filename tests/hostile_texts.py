@@ -93,7 +93,9 @@ UNARY = st.one_of(
     st.tuples(st.just(CLASSIFY), _bytes(st.builds(pb.ClassifyRequest, model=MODELS, text=TEXTS, top_k=COUNTS))),
     st.tuples(st.just(EMBED), _bytes(st.builds(pb.EmbedRequest, model=MODELS, text=TEXTS))),
     st.tuples(st.just(TOKENIZE), _bytes(st.builds(pb.TokenizeRequest, model=MODELS, text=TEXTS))),
-    st.tuples(st.just(DETOKENIZE), _bytes(st.builds(pb.DetokenizeRequest, model=MODELS, token_ids=TOKENS, each=st.booleans()))),
+    st.tuples(
+        st.just(DETOKENIZE), _bytes(st.builds(pb.DetokenizeRequest, model=MODELS, token_ids=TOKENS, each=st.booleans()))
+    ),
     st.tuples(st.just(INFER), infers()),
     st.tuples(st.sampled_from([SCORE, CLASSIFY, EMBED, TOKENIZE, DETOKENIZE, INFER]), st.binary(max_size=60)),
 )
