@@ -63,9 +63,9 @@ class OipServicer:
         check_repository(request.repository_name)
         response = oip.RepositoryIndexResponse()
         for model in self._catalog.models():
-            ready = model.state == model_pb2.MODEL_STATE_READY
+            ready, failed = model.state == model_pb2.MODEL_STATE_READY, model.state == model_pb2.MODEL_STATE_FAILED
             if ready or not request.ready:
-                state, reason = ("READY", "") if ready else ("UNAVAILABLE", "unloaded")
+                state, reason = ("READY", "") if ready else ("UNAVAILABLE", "failed" if failed else "unloaded")
                 response.models.add(name=model.name, version=str(model.version), state=state, reason=reason)
         return response
 

@@ -80,6 +80,7 @@ class Group:
     versions: dict[str, dict[int, list[Endpoint]]] = field(default_factory=lambda: defaultdict(dict))
     labels: dict[tuple[str, str], dict[int, list[Endpoint]]] = field(default_factory=lambda: defaultdict(dict))
     unlearned: bool = False  # one has not told yet what it serves
+    away: list[Endpoint] = field(default_factory=list)  # that may get no calls now
 
     @property
     def nameless(self) -> bool:
@@ -110,9 +111,12 @@ class Group:
         return version or None, [*found.get(version, ()), *self.any_model]
 
     def unloads(self, wanted: ModelName) -> bool:
-        """Whether a model that nobody has ready is unloaded, and no endpoint may have it that has not told yet."""
-        models = (model for endpoint in self.endpoints for model in endpoint.models or () if model.name == wanted.name)
-        return not self.unlearned and any(wanted.version in (None, model.version) for model in models)
+        """Whether a model that nobody has ready was unloaded; not where it has failed, or who has it is away."""
+        here, away = (
+            {model.state for endpoint in endpoints for model in endpoint.models or () if _is(model, wanted)}
+            for endpoints in (self.endpoints, self.away)
+        )
+        return here == {model_pb2.MODEL_STATE_UNLOADED} and away <= here and not self.unlearned
 
     def described(self, name: str, version: int | None) -> list[model_pb2.ModelInfo]:
         """What the endpoints say of that version."""
@@ -141,10 +145,11 @@ class Routes:
         groups: dict[str, Group] = defaultdict(Group)
         for endpoint in endpoints:
             self.services.add(endpoint.service)
-            if endpoint.accepting:
-                groups[endpoint.service].add(endpoint)
-                if not endpoint.any_model:
-                    groups[ANY].add(endpoint)
+            for service in (endpoint.service, *(() if endpoint.any_model else (ANY,))):
+                if endpoint.accepting:
+                    groups[service].add(endpoint)
+                else:
+                    groups[service].away.append(endpoint)
         self._groups, self._typed, self._named, self._pinned = dict(groups), {}, {}, {}
         self.answered = answered
         for service, group in groups.items():
@@ -242,6 +247,12 @@ class Routes:
                 f"model {wanted.name!r} is one of service {other}, and this method asks {service}", model=wanted.name
             )
         return versions.unknown(wanted)
+
+
+def _is(model: model_pb2.ModelInfo, wanted: ModelName) -> bool:
+    """Whether it has that name, and the version or label where one is wanted."""
+    named = wanted.label in model.labels if wanted.label else wanted.version in (None, model.version)
+    return model.name == wanted.name and named
 
 
 def _writes(model: model_pb2.ModelInfo) -> bool:

@@ -83,7 +83,7 @@ class Keeper:
         """Returns when a process of it is ready, or it was stopped for good.
 
         Raises:
-            StartupError: it has ended again and again, and was never up.
+            StartupError: it has ended again and again, or for wrong settings, and was never up.
         """
         ready, hopeless = asyncio.create_task(self.ready.wait()), asyncio.create_task(self._hopeless.wait())
         await asyncio.wait({ready, hopeless, self._task}, return_when=asyncio.FIRST_COMPLETED)

@@ -91,7 +91,7 @@ class Batch:
             keep: what was computed of it may serve others.
         """
         slot, last = self.rows.index(sequence), len(self.rows) - 1
-        if sequence.overflowed:
+        if sequence.overflowed or not sequence.made:  # without a draw it is not known
             self._cache.clear(slot)
         elif keep:
             self._remember(slot)

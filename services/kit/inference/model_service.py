@@ -15,6 +15,7 @@ from trivium.common.v1 import model_pb2
 from trivium.models.v1 import models_pb2
 
 READY, UNLOADED = model_pb2.MODEL_STATE_READY, model_pb2.MODEL_STATE_UNLOADED
+FAILED = model_pb2.MODEL_STATE_FAILED
 
 
 class ModelServicer:
@@ -28,7 +29,8 @@ class ModelServicer:
     async def list_models(self, request: models_pb2.ListModelsRequest, call: Call) -> models_pb2.ListModelsResponse:
         """Every known version, loaded or not, sorted by name and version."""
         found = [self._ready(model) for model in self._models.ready()]
-        found += [self._info(bundle, UNLOADED) for bundle in self._models.unloaded()]
+        for bundle in self._models.unloaded():
+            found.append(self._info(bundle, UNLOADED if self._models.taken_out(bundle.name) else FAILED))
         found = [info for info in found if request.model in ("", info.name)]
         return models_pb2.ListModelsResponse(models=sorted(found, key=lambda info: (info.name, info.version)))
 

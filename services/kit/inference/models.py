@@ -41,6 +41,7 @@ class Models(Generic[P]):
         self._loaded: dict[tuple[str, int], Model[P]] = {}
         self._known: dict[tuple[str, int], Bundle] = {}
         self._labels: dict[str, dict[str, int]] = {}
+        self._taken_out: set[str] = set()  # names, by `unload`
         self._lock = asyncio.Lock()
         self._log = structlog.get_logger()
         self.on_change: Callable[[], None] = lambda: None
@@ -105,8 +106,7 @@ class Models(Generic[P]):
         if model is not None:
             return model
         if version is None or not versions:
-            unloaded = any(bundle.name == name for bundle in self.unloaded())
-            hint = "; it is unloaded, and LoadModel brings it back" if unloaded else ""
+            hint = "; it is unloaded, and LoadModel brings it back" if self.taken_out(name) else ""
             raise ModelNotFound(f"Request for unknown model: '{name}' is not found{hint}", model=name)
         raise ModelNotFound(
             f"Request for unknown model: '{name}' version {version} is not found; ready versions: {versions}",
@@ -125,6 +125,10 @@ class Models(Generic[P]):
     def unloaded(self) -> list[Bundle]:
         """The bundles that are known and not loaded."""
         return [self._known[key] for key in sorted(self._known) if key not in self._loaded]
+
+    def taken_out(self, name: str) -> bool:
+        """Whether a model is out of service because somebody has unloaded it, and not because it has failed."""
+        return name in self._taken_out
 
     def labels(self, name: str) -> dict[str, int]:
         """Version labels of a model: {"stable": 3}."""
@@ -147,6 +151,7 @@ class Models(Generic[P]):
     def digest(self) -> str:
         """16 hexadecimal digits that change whenever a model is loaded, unloaded or relabelled."""
         parts = [f"{bundles.digest(model.bundle)} {self._labels.get(model.name)}" for model in self.ready()]
+        parts += sorted(self._taken_out)
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
     async def load(self, name: str) -> list[Model[P]]:
@@ -163,6 +168,7 @@ class Models(Generic[P]):
         async with self._lock:
             found, labels = await asyncio.to_thread(self._look_for, bundle_name(name))
             self._remember(found, labels, forget=name)
+            self._taken_out.discard(name)
             missing = [bundle for bundle in found if (name, bundle.version) not in self._loaded]
             failures = [failure for bundle in missing if (failure := await self._failure(bundle))]
             self.on_change()
@@ -179,10 +185,9 @@ class Models(Generic[P]):
         """
         async with self._lock:
             versions = self.versions(bundle_name(name))
-            if not versions and any(known == name for known, _ in self._known):
-                return  # out of service already: the same call twice is as good as once
-            if not versions:
+            if not any(known == name for known, _ in self._known):
                 raise ModelNotFound(f"failed to unload '{name}', no such bundle is known", model=name)
+            self._taken_out.add(name)
             leaving = [self._loaded.pop((name, version)) for version in versions]
             self.on_change()
             await self._close(leaving)

@@ -79,8 +79,8 @@ def caches(
         )
     spare = min(mib * MIB // STAGE_PART, mib * MIB - whole)  # one text has its memory in any case
     staged = min(STAGED_RECORDED if recorded else STAGED, graph.room(generation.max_tokens), spare // token)
-    pays = (blank is HostStorage or recorded) and not source and staged > FEWEST_STAGED
-    staged = graph.room(staged - graph.ROOM + 1) * pays
+    staged -= staged % graph.ROOM
+    staged *= (blank is HostStorage or recorded) and not source and staged > FEWEST_STAGED
     given = min(mib * MIB - staged * token, max_texts * whole)
     own, longest = (blocks, generation.kv_heads, width), generation.max_tokens
     texts = Cache(*own, given * text // whole // token, longest, precision, blank=blank)

@@ -26,6 +26,7 @@ from services.language.engine.gpu_bound import GpuBound
 
 MOST_BOUND = 256  # shapes that are kept, besides those that are recorded
 FEWEST_STEPS = 16  # of what is recorded to read prompts; then twice, four times, ... as many
+MOST_RECORDED = 512  # tokens of prompts in one run; more take so long that starting them does not count
 
 
 class _Shape(NamedTuple):
@@ -100,8 +101,7 @@ class Runs:
         stage = self._stage if shape.staged else None
         if stage is not None:
             stage.empty(shape.size)
-            if shape.recorded or self._generation.precision != "FP32":  # a text before may have left no numbers there
-                stage.clear(0, shape.rows)
+            stage.clear(0, shape.rows)  # a text before may have left what is no number
             for row, before in enumerate(start):
                 if before:
                     stage.take(row, 0, self.cache, first + row, 0, before)
@@ -213,6 +213,8 @@ class Runs:
             return None
         if recorded:
             rows, steps = _power_of_two(rows), max(FEWEST_STEPS, _power_of_two(steps))
+            if rows * steps > MOST_RECORDED:
+                return None
         room = stage.room(before + steps)
         fits = before + steps <= room and rows <= stage.rows(room)
         return (room, rows, steps) if fits and (recorded or room < self.cache.size) else None

@@ -52,7 +52,7 @@ def test_a_model_carries_its_tensors_and_its_card() -> None:
         max_steps=4096,
     )
     model = Model.of(info)
-    assert not model.ready
+    assert (model.ready, model.state) == (False, "unloaded")
     assert model.inputs == (Tensor("image", "FP32", (-1, 1, 28, 28)),)
     assert model.card == {"accuracy": 0.99}
     assert (model.stateful, model.max_horizon, model.max_steps) == (True, 12, 4096)

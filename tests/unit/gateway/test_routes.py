@@ -7,6 +7,7 @@ from gateway.methods import ANY
 from gateway.routes import Pin, Route, Routes
 from services.kit.errors import InvalidField, ModelNotFound, NoInstance, NotReady, Unloaded
 from tests.unit.gateway.fakes import VISION, endpoint, model
+from trivium.common.v1 import model_pb2
 
 
 def routes(*endpoints: Endpoint) -> Routes:
@@ -109,19 +110,24 @@ def test_what_was_seen_and_is_gone_has_no_instance(text: str) -> None:
 
 
 def test_a_model_that_all_have_unloaded_says_how_it_comes_back() -> None:
-    made, unloaded, without, untold = (
-        routes(OLD, NEW),
-        endpoint("old", model(ready=False)),
-        endpoint("other", model(name="shapes")),
-        endpoint("new"),
-    )
+    made, without, untold = routes(OLD, NEW), endpoint("other", model(name="shapes")), endpoint("new")
+    unloaded = endpoint("old", model(ready=False, labels=("stable",)))
+    failed, leaving = endpoint("broken", model(ready=False)), endpoint("leaving", state="maintenance")
     untold.models = None
+    made.publish([endpoint("old", model(labels=("stable",)))], answered=True)  # it has been seen
+    assert failed.models is not None
+    failed.models[0].state = model_pb2.MODEL_STATE_FAILED
     for there, wanted, said in (
         ([unloaded], "digits", True),
         ([unloaded, without], "digits:1", True),
         ([unloaded], "digits:2", False),  # who had that one is gone
         ([without], "digits", False),
         ([unloaded, untold], "digits", False),  # it may have it
+        ([unloaded, failed], "digits", False),  # nobody has unloaded it there
+        ([failed], "digits", False),
+        ([unloaded, leaving], "digits", False),  # it has it, and may come back
+        ([unloaded, NEW], "digits@stable", True),
+        ([unloaded, endpoint("newest", model(version=3))], "digits@canary", False),  # who had that one is gone
         ([], "digits", False),
     ):
         made.publish(there, answered=True)

@@ -171,9 +171,8 @@ def show_models(found: Sequence[Model], as_document: bool) -> None:
 
 
 def _line(model: Model) -> tuple[str, ...]:
-    state = "ready" if model.ready else "unloaded"
     default = "yes" if model.is_default else ""
-    return f"{model.name}:{model.version}", model.service, model.task, state, default, ", ".join(model.labels)
+    return f"{model.name}:{model.version}", model.service, model.task, model.state, default, ", ".join(model.labels)
 
 
 def _describe(model: Model, as_document: bool) -> None:

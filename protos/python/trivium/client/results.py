@@ -9,6 +9,11 @@ from trivium.common.v1 import classes_pb2, model_pb2
 from trivium.sequence.v1 import sequence_pb2
 
 Trailers = Mapping[str, str]
+STATES = {
+    model_pb2.MODEL_STATE_READY: "ready",
+    model_pb2.MODEL_STATE_UNLOADED: "unloaded",
+    model_pb2.MODEL_STATE_FAILED: "failed",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +125,7 @@ class Model:
     service: str  # "vision", "sequence" or "language"
     task: str
     ready: bool
+    state: str  # "ready", "unloaded" or "failed"
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     labels: tuple[str, ...]  # version labels: "name@label" names this version
@@ -143,6 +149,7 @@ class Model:
             service=info.service,
             task=info.task,
             ready=info.state == model_pb2.MODEL_STATE_READY,
+            state=STATES.get(info.state, f"state {info.state}"),
             inputs=tuple(Tensor(found.name, found.datatype, tuple(found.shape)) for found in info.inputs),
             outputs=tuple(Tensor(found.name, found.datatype, tuple(found.shape)) for found in info.outputs),
             labels=tuple(info.labels),

@@ -106,7 +106,10 @@ class OipServicer:
         if not request.ready:
             index += [
                 pb.RepositoryIndexResponse.ModelIndex(
-                    name=bundle.name, version=str(bundle.version), state="UNAVAILABLE", reason="unloaded"
+                    name=bundle.name,
+                    version=str(bundle.version),
+                    state="UNAVAILABLE",
+                    reason="unloaded" if self._models.taken_out(bundle.name) else "failed",
                 )
                 for bundle in self._models.unloaded()
             ]

@@ -19,6 +19,7 @@ from trivium.common.v1 import model_pb2
 from trivium.models.v1 import models_pb2
 
 READY, UNLOADED = model_pb2.MODEL_STATE_READY, model_pb2.MODEL_STATE_UNLOADED
+FAILED = model_pb2.MODEL_STATE_FAILED
 CALL = Call("/trivium.models.v1.ModelService/GetModel", Deadline())
 
 
@@ -48,6 +49,8 @@ async def test_list_names_every_version_loaded_or_not(servicer: ModelServicer) -
     loaded = await servicer.load_model(models_pb2.LoadModelRequest(model="add"), CALL)
     assert [(info.version, info.state) for info in loaded.models] == [(1, READY), (2, READY)]
     assert await listed(servicer, "nope") == []
+    servicer._models._lose(servicer._models.find("add:2"))
+    assert await listed(servicer, "add") == [("add", 1, READY), ("add", 2, FAILED)]
 
 
 async def test_a_model_is_described_as_its_bundle_says(servicer: ModelServicer, tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ async def test_unloading_and_loading_change_the_set_the_digest_and_call_on_chang
     assert names(models) == [("identity", 1)]
     assert [(bundle.name, bundle.version) for bundle in models.unloaded()] == [("add", 1), ("add", 2), ("add", 10)]
     assert models.digest() != before
-    with pytest.raises(ModelNotFound):
+    with pytest.raises(ModelNotFound, match="LoadModel brings it back"):
         models.find("")
 
     loaded = await models.load("add")
@@ -118,6 +118,21 @@ async def test_a_damaged_version_is_named_and_the_others_are_loaded(models: Mode
         await models.load("add")
 
     assert names(models) == [("add", 1), ("add", 10), ("identity", 1)]
+    assert not models.taken_out("add")
+
+
+async def test_what_has_failed_is_told_from_what_was_unloaded(models: Models[str]) -> None:
+    before = models.digest()
+    models._lose(models.find("identity"))
+    lost = models.digest()
+    assert (models.taken_out("identity"), [bundle.name for bundle in models.unloaded()]) == (False, ["identity"])
+    with pytest.raises(ModelNotFound, match=r"'identity' is not found$"):
+        models.find("identity")
+    await models.unload("identity")
+    assert models.taken_out("identity")
+    assert len({before, lost, models.digest()}) == 3
+    await models.load("identity")
+    assert (models.taken_out("identity"), models.digest()) == (False, before)
 
 
 async def test_unloading_twice_is_as_good_as_once(models: Models[str]) -> None:

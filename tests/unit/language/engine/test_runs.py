@@ -1,6 +1,5 @@
 """Runs over the graphs of a bundle that is shipped, and caches with something in them."""
 
-import dataclasses
 import random
 
 import numpy as np
@@ -111,15 +110,25 @@ def test_a_text_that_overflows_leaves_nothing_to_the_next_one_in_its_slot() -> N
     assert written(work, [text([5], 9)]) == expected
 
 
-def test_beginnings_in_half_precision_find_nothing_that_is_no_number_in_their_place() -> None:
-    runs, generation = gpt()
+def test_beginnings_find_nothing_that_is_no_number_in_their_place() -> None:
+    runs, _ = gpt()
     expected = first_tokens(runs)
     assert runs._stage is not None
     storage = runs._stage.storage
     storage.fill(np.full_like(storage.array(), np.nan))
-    runs._generation = dataclasses.replace(generation, precision="FP16")  # as far as this is about
     assert first_tokens(runs) == expected
     assert any(shape.staged for shape in runs._bound)
+
+
+def test_a_text_that_leaves_before_its_first_token_leaves_nothing_in_its_slot() -> None:
+    runs, _ = gpt()
+    expected = written(batch(runs), [text([5], 9)])
+    work = batch(runs)
+    work.join(gone := text([*range(3, 40)], 20))
+    work.prefill(20)
+    runs.cache.storage.fill(np.full_like(runs.cache.storage.array(), np.nan))
+    work.remove(gone)
+    assert written(work, [text([5], 9)]) == expected
 
 
 def first_tokens(runs: Runs) -> list[list[int]]:

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dtrivium/common/v1/model.proto\x12\x11trivium.common.v1\";\n\nTensorInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tatype\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\"\xc1\x03\n\tModelInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x0f\n\x07service\x18\x03 \x01(\t\x12\x0c\n\x04task\x18\x04 \x01(\t\x12,\n\x05state\x18\x05 \x01(\x0e\x32\x1d.trivium.common.v1.ModelState\x12-\n\x06inputs\x18\x06 \x03(\x0b\x32\x1d.trivium.common.v1.TensorInfo\x12.\n\x07outputs\x18\x07 \x03(\x0b\x32\x1d.trivium.common.v1.TensorInfo\x12\x0e\n\x06labels\x18\x08 \x03(\t\x12\x0f\n\x07\x63lasses\x18\t \x03(\t\x12\x16\n\x0emax_batch_size\x18\n \x01(\r\x12\x12\n\nis_default\x18\x0b \x01(\x08\x12\x0e\n\x06\x64igest\x18\x0c \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\r \x01(\t\x12\x11\n\tcard_json\x18\x0e \x01(\t\x12\x10\n\x08stateful\x18\x0f \x01(\x08\x12\x13\n\x0bmax_horizon\x18\x10 \x01(\r\x12\x11\n\tmax_steps\x18\x11 \x01(\r\x12\x12\n\nmax_tokens\x18\x12 \x01(\r\x12\x16\n\x0e\x61nswers_digest\x18\x13 \x01(\t*Z\n\nModelState\x12\x1b\n\x17MODEL_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11MODEL_STATE_READY\x10\x01\x12\x18\n\x14MODEL_STATE_UNLOADED\x10\x02\x42h\n\x15\x64\x65v.trivium.common.v1B\nModelProtoP\x01Z-trivium.dev/protos/trivium/common/v1;commonv1\xaa\x02\x11Trivium.Common.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dtrivium/common/v1/model.proto\x12\x11trivium.common.v1\";\n\nTensorInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tatype\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\"\xc1\x03\n\tModelInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x0f\n\x07service\x18\x03 \x01(\t\x12\x0c\n\x04task\x18\x04 \x01(\t\x12,\n\x05state\x18\x05 \x01(\x0e\x32\x1d.trivium.common.v1.ModelState\x12-\n\x06inputs\x18\x06 \x03(\x0b\x32\x1d.trivium.common.v1.TensorInfo\x12.\n\x07outputs\x18\x07 \x03(\x0b\x32\x1d.trivium.common.v1.TensorInfo\x12\x0e\n\x06labels\x18\x08 \x03(\t\x12\x0f\n\x07\x63lasses\x18\t \x03(\t\x12\x16\n\x0emax_batch_size\x18\n \x01(\r\x12\x12\n\nis_default\x18\x0b \x01(\x08\x12\x0e\n\x06\x64igest\x18\x0c \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\r \x01(\t\x12\x11\n\tcard_json\x18\x0e \x01(\t\x12\x10\n\x08stateful\x18\x0f \x01(\x08\x12\x13\n\x0bmax_horizon\x18\x10 \x01(\r\x12\x11\n\tmax_steps\x18\x11 \x01(\r\x12\x12\n\nmax_tokens\x18\x12 \x01(\r\x12\x16\n\x0e\x61nswers_digest\x18\x13 \x01(\t*r\n\nModelState\x12\x1b\n\x17MODEL_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11MODEL_STATE_READY\x10\x01\x12\x18\n\x14MODEL_STATE_UNLOADED\x10\x02\x12\x16\n\x12MODEL_STATE_FAILED\x10\x03\x42h\n\x15\x64\x65v.trivium.common.v1B\nModelProtoP\x01Z-trivium.dev/protos/trivium/common/v1;commonv1\xaa\x02\x11Trivium.Common.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,7 +33,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\025dev.trivium.common.v1B\nModelProtoP\001Z-trivium.dev/protos/trivium/common/v1;commonv1\252\002\021Trivium.Common.V1'
   _globals['_MODELSTATE']._serialized_start=565
-  _globals['_MODELSTATE']._serialized_end=655
+  _globals['_MODELSTATE']._serialized_end=679
   _globals['_TENSORINFO']._serialized_start=52
   _globals['_TENSORINFO']._serialized_end=111
   _globals['_MODELINFO']._serialized_start=114

@@ -30,7 +30,9 @@ class _ModelStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ModelState
     MODEL_STATE_READY: _ModelState.ValueType  # 1
     """Loaded and warm: it answers."""
     MODEL_STATE_UNLOADED: _ModelState.ValueType  # 2
-    """Known to the service, and not loaded."""
+    """Taken out of service by UnloadModel."""
+    MODEL_STATE_FAILED: _ModelState.ValueType  # 3
+    """Known to the service, and not loaded: its engine has failed, or it could not be loaded."""
 
 class ModelState(_ModelState, metaclass=_ModelStateEnumTypeWrapper):
     """Whether a version of a model answers calls."""
@@ -40,7 +42,9 @@ MODEL_STATE_UNSPECIFIED: ModelState.ValueType  # 0
 MODEL_STATE_READY: ModelState.ValueType  # 1
 """Loaded and warm: it answers."""
 MODEL_STATE_UNLOADED: ModelState.ValueType  # 2
-"""Known to the service, and not loaded."""
+"""Taken out of service by UnloadModel."""
+MODEL_STATE_FAILED: ModelState.ValueType  # 3
+"""Known to the service, and not loaded: its engine has failed, or it could not be loaded."""
 Global___ModelState: _TypeAlias = ModelState  # noqa: Y015
 
 @_typing.final
