@@ -141,7 +141,7 @@ async def genai(folder: Path, threads: int) -> AsyncIterator[bench_engines.Engin
         return
     script = Path(bench_engines.__file__).with_name("genai.py")
     command = (python, script, built, 0)
-    async with bench_engines.running(folder / "genai.log", command, {"threads": threads}) as engine:
+    async with bench_engines.running(folder / "genai.log", command, {"threads": threads, "device": "cpu"}) as engine:
         yield engine
 
 
