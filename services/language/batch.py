@@ -8,12 +8,13 @@ one.
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
 from services.kit.inference.bundle import Array
 from services.language.drafts import SURE, SURE_ALONE, Drafts
-from services.language.draws import Draw, arrays, news
+from services.language.draws import Draw, arrays, news, news_in_a_row
 from services.language.engine.drawn import Drawn, Draws
 from services.language.engine.memory import Memory
 from services.language.engine.prefixes import BLOCK, Prefixes
@@ -22,6 +23,17 @@ from services.language.isolation import AGAIN, Made, RunFailed
 from services.language.multi_step import MultiStep
 from services.language.reading import Reading, before_scored
 from services.language.sequence import Sequence
+
+
+@dataclass(slots=True)
+class _Written:
+    """A run that took texts one token further, and what it has drawn."""
+
+    first: int  # slot
+    slots: list[int]
+    texts: list[Sequence]
+    draws: list[Draw]
+    given: Draws
 
 
 class Batch:
@@ -42,7 +54,7 @@ class Batch:
         self._memory, self._reading = Memory(runs.cache, runs.cross), Reading(most_scored)
         self.rows: list[Sequence] = []
         self._resting = 0  # runs before anything is drafted again
-        self._written: tuple[list[Draw], Draws | None] = [], None  # what the last run that wrote has drawn
+        self._written: _Written | None = None  # what the last run that wrote has drawn
 
     def fits(self, sequence: Sequence) -> bool:
         """Whether there is memory for it until its end, beside the others until theirs."""
@@ -79,7 +91,7 @@ class Batch:
         if self._prefixes is None or sequence.scored_from is not None:
             return 0
         blocks = self._prefixes.longest([*sequence.prompt, *sequence.made])
-        self._settle([BLOCK * len(blocks)])
+        self._settle(BLOCK * len(blocks))
         self._prefixes.put(slot, blocks)
         sequence.cached = BLOCK * len(blocks)
         return sequence.cached
@@ -156,28 +168,29 @@ class Batch:
             return self._decode_drafts(drafts)
         first = slots[0] if slots else 0  # always the same one, so that what is bound to memory serves again
         texts = [self.rows[slot] for slot in writing]
-        draws, before = self._written
-        if [draw.row + first for draw in draws] != writing or [draw.sequence for draw in draws] != texts:
-            draws, before = [Draw(slot - first, 0, text) for slot, text in zip(writing, texts, strict=True)], None
+        written = self._written
+        if written is None or (written.first, written.slots, written.texts) != (first, writing, texts):
+            draws = [Draw(slot - first, 0, text) for slot, text in zip(writing, texts, strict=True)]
+            written = self._written = _Written(first, writing, texts, draws, arrays(draws, 1, self._candidates))
+        else:
+            written.given = arrays(written.draws, 1, self._candidates, written.given)
         rows = writing[-1] + 1 - first
         token_ids, fed = [[0]] * rows, [0] * rows
-        for draw in draws:
-            token_ids[draw.row] = [draw.sequence.newest]
-            fed[draw.row] = 1
-        given = arrays(draws, 1, self._candidates, before)
-        self._written = draws, given
-        steps = None if slots else self._steps(draws, goes_on)
-        return self._run("decode", first, token_ids, draws, given, fed, steps)
+        for slot, text in zip(writing, texts, strict=True):
+            token_ids[slot - first] = [text.newest]
+            fed[slot - first] = 1
+        steps = None if slots else self._steps(texts, goes_on)
+        return self._run("decode", first, token_ids, written.draws, written.given, fed, steps)
 
-    def _steps(self, draws: list[Draw], goes_on: Callable[[], bool]) -> MultiStep | None:
+    def _steps(self, texts: list[Sequence], goes_on: Callable[[], bool]) -> MultiStep | None:
         """The runs that may follow the next one at once; None if something is to be done before."""
-        if len(draws) < len(self.rows):
+        if len(texts) < len(self.rows):
             return None
         room = self._cache.room(1 + max(row.cached for row in self.rows))
         most = min(min(row.steps, room - row.cached) for row in self.rows)
         if self._most_drafted and not self._resting:
             most = min(most, *(row.until_draft(self._sure) for row in self.rows))
-        return MultiStep(draws, most, goes_on) if most > 1 else None
+        return MultiStep(texts, most, goes_on) if most > 1 else None
 
     @property
     def _most_drafted(self) -> int:
@@ -217,7 +230,7 @@ class Batch:
             self._settle_sources(spare=1)
             self._runs.encode(slot, [[0]])
             lengths = np.ones(1, np.int64)
-        self._settle([1], spare=1)
+        self._settle(1, spare=1)
         self._runs.run(slot, [[0]], [0], arrays([], 1, self._candidates), lengths)
 
     def _room(self) -> int:
@@ -237,7 +250,7 @@ class Batch:
         rows, steps = len(token_ids), max(map(len, token_ids))
         at = time.monotonic()
         members = self.rows[first : first + rows]
-        self._settle([row.cached + steps for row in members])
+        self._settle(max([row.cached for row in members]) + steps)
         spare = self._runs.rows(rows) - rows if kind == "decode" and not first else 0
         members = self.rows[first : first + rows + spare]
         token_ids = [*token_ids, *[[0]] * spare]
@@ -254,19 +267,28 @@ class Batch:
                 at = now
         except Exception as error:  # onnxruntime's own classes share no other base
             failure = error
-        for row, count in zip(members, fed, strict=False):
-            row.cached += count * len(runs)
-            if count and runs:
-                row.compute_s += sum(seconds)
-                row.largest_batch = max(row.largest_batch, rows)
-                if row.cached == len(row.prompt):
-                    self._remember(self.rows.index(row, first))
-        made = Made(kind, sum(map(bool, fed)), sum(fed), seconds, news(draws, runs)) if runs else None
+        self._fill(members, fed, len(runs), sum(seconds))
+        drafted = kind == "decode" and steps > 1
+        made: Made | None = None
+        if runs:
+            one_each = kind == "decode" and not drafted
+            told = news_in_a_row([draw.sequence for draw in draws], runs) if one_each else news(draws, runs[0])
+            made = Made(kind, sum(map(bool, fed)), sum(fed), seconds, told)
         if failure is not None or made is None:
             slots = [first + row for row, count in enumerate(fed) if count]
-            drafted = kind == "decode" and steps > 1
             raise RunFailed(slots, [self.rows[slot] for slot in slots], drafted=drafted, made=made) from failure
         return made
+
+    def _fill(self, members: list[Sequence], fed: list[int], runs: int, seconds: float) -> None:
+        """The texts of some runs have more in the cache than before."""
+        for row, count in zip(members, fed, strict=False):
+            if count and runs:
+                row.cached += count * runs
+                row.compute_s += seconds
+                if row.largest_batch < len(fed):
+                    row.largest_batch = len(fed)
+                if row.cached == len(row.prompt):
+                    self._remember(self.rows.index(row))
 
     def _drawn(
         self,
@@ -281,9 +303,9 @@ class Batch:
         drawn = self._runs.run(first, token_ids, start, given, lengths)
         return iter((drawn,)) if further is None else further.drawn(drawn, self._runs.again)
 
-    def _settle(self, needed: list[int], spare: int = 0) -> None:
-        used = [row.cached for row in self.rows]
-        self._cache.settle(max([1, *needed, *(count + 1 for count in used)]), used + [0] * spare)
+    def _settle(self, needed: int, spare: int = 0) -> None:
+        used = [row.cached for row in self.rows] + [0] * spare
+        self._cache.settle(max(needed, max(used) + 1), used)
 
     def _settle_sources(self, spare: int = 0) -> None:
         assert self._cross is not None

@@ -1,8 +1,9 @@
 """Draw: one token to choose, and what the graph takes and gives for some of them."""
 
+import functools
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Sequence as Several
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,8 +15,7 @@ from services.language.sampling import SMALLEST
 from services.language.sequence import Chosen, Sequence
 
 
-@dataclass(frozen=True, slots=True)
-class Draw:
+class Draw(NamedTuple):
     """Where the logits of a token to choose are, and for whom."""
 
     row: int
@@ -40,12 +40,13 @@ def arrays(draws: list[Draw], steps: int, most: int, before: Draws | None = None
 
 
 def _wishes(draws: list[Draw], steps: int, most: int) -> Wishes:
-    if not draws:
-        return Wishes.greedy(np.zeros(1, np.int64))
+    places = tuple([draw.row * steps + draw.step for draw in draws])
     wishes = [draw.sequence.sampling for draw in draws]
+    if all(wish.greedy and not wish.alternatives for wish in wishes) and all(draw.forced < 0 for draw in draws):
+        return _greedy(places or (0,), steps)
     top_k = [1 if wish.greedy else min(wish.top_k or most, most) for wish in wishes]
     return Wishes(
-        out_index=np.array([draw.row * steps + draw.step for draw in draws], np.int64),
+        out_index=np.array(places, np.int64),
         temperature=np.array([max(wish.temperature or 1.0, SMALLEST) for wish in wishes], np.float32),
         top_k=np.array(top_k, np.int64),
         top_p=np.array([wish.top_p for wish in wishes], np.float32),
@@ -56,41 +57,60 @@ def _wishes(draws: list[Draw], steps: int, most: int) -> Wishes:
     )
 
 
-def news(draws: list[Draw], runs: Iterable[Drawn]) -> list[News]:
-    """What the draws of one run, or of several in a row, mean for their texts."""
+@functools.lru_cache(maxsize=64)
+def _greedy(places: tuple[int, ...], steps: int) -> Wishes:
+    """The same ones for the same places of a run of so many steps, so that memory which holds them is left alone."""
+    return Wishes.greedy(np.array(places, np.int64))
+
+
+def news(draws: list[Draw], drawn: Drawn) -> list[News]:
+    """What the draws of one run mean for their texts, each of which may have several."""
     told: list[News] = []
     latest: dict[Sequence, News] = {}
     over: Sequence | None = None  # the text whose further draws follow a token that it has not
-    for drawn in runs:
-        tokens, logprobs = drawn.tokens, drawn.logprobs
-        for index, draw in enumerate(draws):
-            sequence, token = draw.sequence, tokens[index]
-            if draw.ahead and sequence is over:
-                continue
-            others = _alternatives(sequence, drawn, index) if sequence.sampling.alternatives else ()
-            sequence.overflowed |= math.isnan(logprobs[index])
-            number, text = len(sequence.made), _taken(sequence, token)
-            one = latest.get(sequence)
-            if one is None or (one.text is None) != (text is None):
-                one = latest[sequence] = News(sequence, number, text=None if text is None else "")
-                told.append(one)
-            one.chosen.append(Chosen(token, logprobs[index], others))
-            one.text = None if one.text is None or text is None else one.text + text
-            over = sequence if token != draw.draft or sequence.finish is not None else None
-            if sequence.scored_from is not None and sequence.to_read == 0 and draw.step == draws[-1].step:
-                sequence.finish = "length"
-            one.finish = sequence.finish
+    for index, draw in enumerate(draws):
+        sequence, token, logprob = draw.sequence, drawn.tokens[index], drawn.logprobs[index]
+        if draw.ahead and sequence is over:
+            continue
+        sequence.overflowed |= math.isnan(logprob)
+        number, given = len(sequence.made), sequence.scored_from is not None
+        text = "" if given else sequence.take((token,))
+        one = latest.get(sequence)
+        if one is None or (one.text is None) != (text is None):
+            one = latest[sequence] = News(sequence, number, [], None if text is None else "")
+            told.append(one)
+        one.chosen.append(Chosen(token, logprob, _alternatives(sequence, drawn, index)))
+        one.text = None if one.text is None or text is None else one.text + text
+        over = sequence if token != draw.draft or sequence.finish is not None else None
+        if given and sequence.to_read == 0 and draw.step == draws[-1].step:
+            sequence.finish = "length"
+        one.finish = sequence.finish
     return told
 
 
-def _taken(sequence: Sequence, token: int) -> str | None:
-    """What a token adds to the text, as `Sequence.take` says; nothing where it was given."""
-    return sequence.take(token) if sequence.scored_from is None else ""
+def news_in_a_row(texts: list[Sequence], runs: Several[Drawn]) -> list[News]:
+    """What runs mean each of which drew the next token of every text; only the last one may end one of them."""
+    told: list[News] = []
+    tokens = zip(*(drawn.tokens for drawn in runs), strict=True)
+    logprobs = zip(*(drawn.logprobs for drawn in runs), strict=True)
+    for index, (text, its, their) in enumerate(zip(texts, tokens, logprobs, strict=True)):
+        number = len(text.made)
+        text.overflowed |= any(map(math.isnan, their))
+        written = text.take(its)
+        if text.sampling.alternatives:
+            others = [_alternatives(text, drawn, index) for drawn in runs]
+            chosen = list(map(Chosen, its, their, others))
+        else:
+            chosen = list(map(Chosen, its, their))
+        told.append(News(text, number, chosen, written, text.finish))
+    return told
 
 
 def _alternatives(sequence: Sequence, drawn: Drawn, index: int) -> tuple[tuple[int, float], ...]:
     """The most probable tokens that were asked for, best first."""
-    count = sequence.sampling.alternatives or 0
+    count = sequence.sampling.alternatives
+    if not count:
+        return ()
     told = [top[index, :MOST_ALTERNATIVES].tolist() for top in (drawn.top_tokens, drawn.top_logprobs)]
     pairs = zip(*told, strict=True)
     return tuple(sorted(pairs, key=lambda pair: (-pair[1], pair[0]))[:count])

@@ -6,7 +6,7 @@ places. So whoever is run again gets the bits that it would have had.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
@@ -21,8 +21,8 @@ class News:
 
     sequence: Sequence
     index: int  # of the first token
-    chosen: list[Chosen] = field(default_factory=list)
-    text: str | None = ""  # None: it is still to be made of them
+    chosen: list[Chosen]
+    text: str | None  # None: it is still to be made of them
     finish: Finish | None = None
 
 

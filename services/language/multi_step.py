@@ -7,23 +7,23 @@ row ends with the first token that may end a text.
 
 from collections.abc import Callable, Iterator
 
-from services.language.draws import Draw
 from services.language.engine.drawn import Drawn
+from services.language.sequence import Sequence
 
 
 class MultiStep:
     """Args:
-    draws: the next token of every text in work, whose place in the run is its place here.
+    texts: all in work, whose places in the run are their places here.
     most: runs at most.
     goes_on: asked after each run.
     """
 
-    def __init__(self, draws: list[Draw], most: int, goes_on: Callable[[], bool]) -> None:
-        self._texts = [draw.sequence for draw in draws]
+    def __init__(self, texts: list[Sequence], most: int, goes_on: Callable[[], bool]) -> None:
+        self._texts = texts
         self._most, self._goes_on = most, goes_on
-        self._ends: frozenset[int] = frozenset().union(*(text.end for text in self._texts))
-        self._greedy = all(text.sampling.greedy for text in self._texts)
-        self._tells = any(text.sampling.alternatives for text in self._texts)
+        self._ends: frozenset[int] = frozenset().union(*(text.end for text in texts))
+        self._greedy = all(text.sampling.greedy for text in texts)
+        self._tells = any(text.sampling.alternatives for text in texts)
 
     def drawn(self, drawn: Drawn, again: Callable[[list[float]], Drawn]) -> Iterator[Drawn]:
         """What all runs draw.

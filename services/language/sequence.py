@@ -1,6 +1,7 @@
 """Sequence: one text on its way through the scheduler, and the pieces that its caller gets."""
 
 import asyncio
+from collections.abc import Sequence as Tokens
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -145,18 +146,19 @@ class Sequence:
         for token in given:
             if self.finish is not None:
                 return
-            if self.take(token) is None:
+            if self.take((token,)) is None:
                 self._write(token, self.finish)
             self._given += 1
 
-    def take(self, token: int) -> str | None:
-        """One more token of the text: what it adds to it. Sets `finish` where it is the last one.
+    def take(self, tokens: Tokens[int]) -> str | None:
+        """Further tokens of the text, at most `steps`: what they add to it. Sets `finish` where the last one ends it.
 
-        Without stop strings the text decides nothing: it is None here, and made when the token is delivered. Where it
+        Without stop strings the text decides nothing: it is None here, and made when the tokens are delivered. Where it
         cannot be made, this is the last token too, and whoever delivers it learns of it.
         """
-        self.made.append(token)
-        self.tokens += 1
+        self.made += tokens
+        self.tokens += len(tokens)
+        token = tokens[-1]
         if self.adjustments is not None:
             self.adjustments.made(token)
         may_stop = len(self.made) >= self.sampling.min_new_tokens
@@ -201,8 +203,9 @@ class Sequence:
             return
         texts: list[str] = []
         try:
-            for one in chosen:
-                texts.append(self._write(one.token, finish if one is chosen[-1] else None))
+            for one in chosen[:-1]:
+                texts.append(self._write(one.token, None))
+            texts.append(self._write(chosen[-1].token, finish))
         finally:
             if texts:
                 end = finish if len(texts) == len(chosen) else None

@@ -63,20 +63,21 @@ class TextWriter:
         Args:
             may_stop: whether stop strings count yet.
         """
-        return self._released(self._detokenizer.push(token), may_stop=may_stop)
+        new = self._detokenizer.push(token)
+        return self._released(new, may_stop=may_stop) if self._stop else new
 
     def rest(self, *, may_stop: bool) -> str:
         """What is left when the text has ended."""
         if self.stopped_by is not None:
             return ""
-        text = self._released(self._detokenizer.rest(), may_stop=may_stop)
+        text = self._detokenizer.rest()
+        if self._stop:
+            text = self._released(text, may_stop=may_stop)
         if self.stopped_by is None:
             text, self._held = text + self._held, ""
         return text
 
     def _released(self, new: str, *, may_stop: bool) -> str:
-        if not self._stop:
-            return new
         text = self._held + new
         found = min(((at, stop) for stop in self._stop if (at := text.find(stop)) >= 0), default=None)
         if found is not None and may_stop:

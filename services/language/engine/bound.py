@@ -104,8 +104,11 @@ class Bound:
     def _take_wishes(self, wishes: Wishes, steps: int) -> None:
         """Args: steps: of what was asked for, that the shape may have more of."""
         arrays, count = self.given.arrays, len(wishes.out_index)
-        row, step = np.divmod(wishes.out_index, steps)
-        arrays[graph.OUT_INDEX][:count] = row * self._steps + step
+        if steps == self._steps:
+            arrays[graph.OUT_INDEX][:count] = wishes.out_index
+        else:
+            row, step = np.divmod(wishes.out_index, steps)
+            arrays[graph.OUT_INDEX][:count] = row * self._steps + step
         for name in OF_WISHES:
             arrays[name][:count, 0] = getattr(wishes, name)
         self._wishes = wishes

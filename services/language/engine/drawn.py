@@ -25,8 +25,9 @@ class Wishes:
     @classmethod
     def greedy(cls, out_index: Array) -> "Wishes":
         """The most probable token at each of these places."""
-        ones, none = np.ones(len(out_index), np.float32), np.zeros(len(out_index), np.int64)
-        return cls(out_index, ones, none + 1, ones, 0 * ones, none - 1)
+        count = len(out_index)
+        one, zero = np.ones(count, np.float32), np.zeros(count, np.float32)
+        return cls(out_index, one, np.ones(count, np.int64), one, zero, np.full(count, -1))
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ are, for few numbers of rows and steps, in a cache of their own, as what is reco
 """
 
 import itertools
+import math
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -71,6 +72,7 @@ class Runs:
         self._generation, self._decoder, self._encoder = generation, decoder, encoder
         self.cache, self.cross, self._stage = cache, cross, stage
         self.kept, self._cuda = kept, cuda
+        self._unclear = 0  # rows of the stage, as it is laid out, that may hold what is no number
         self._bound: OrderedDict[_Shape, Bound] = OrderedDict()
         self._last: tuple[Bound, _Shape, int] | None = None  # how the last run was bound, and its draws
         self._recorded: dict[_Shape, Bound] = {}
@@ -100,8 +102,7 @@ class Runs:
         shape = self._shape(first, steps, start, draws)
         stage = self._stage if shape.staged else None
         if stage is not None:
-            stage.empty(shape.size)
-            stage.clear(0, shape.rows)  # a text before may have left what is no number
+            self._prepare(stage, shape)
             for row, before in enumerate(start):
                 if before:
                     stage.take(row, 0, self.cache, first + row, 0, before)
@@ -113,10 +114,22 @@ class Runs:
             self._forget(shape)
             raise
         self._last = bound, shape, len(draws.wishes.out_index)
+        drawn = bound.drawn(len(draws.wishes.out_index))
         if stage is not None:
             for row, before in enumerate(start):
                 self.cache.take(first + row, before, stage, row, before, steps)
-        return bound.drawn(len(draws.wishes.out_index))
+            ends = [row * steps + len(tokens) - 1 for row, tokens in enumerate(token_ids)]
+            numbers = draws.wishes.out_index.tolist() == ends and not any(map(math.isnan, drawn.logprobs))
+            if numbers and self._generation.precision == "FP32" and not shape.recorded:
+                self._unclear = 0  # 16 bits may overflow unseen, and so may what fills a recorded run up
+        return drawn
+
+    def _prepare(self, stage: Cache, shape: _Shape) -> None:
+        """Makes place for a run; what is in it are numbers, though they count for nothing."""
+        if self._unclear:
+            stage.clear(0, self._unclear)
+        stage.empty(shape.size)
+        self._unclear = shape.rows
 
     def again(self, uniform: Sequence[float] = ()) -> Drawn:
         """The last run again, which took one token of each row and drew the next one of each, with those.

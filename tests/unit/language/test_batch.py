@@ -98,7 +98,7 @@ def test_texts_for_which_there_is_just_memory_are_what_they_are_alone() -> None:
 def test_the_tokens_of_prompt_and_text_are_one_row() -> None:
     text = sequence([1, 2, 3])
     for token in (4, 5, 6):
-        text.take(token)
+        text.take((token,))
     row = [1, 2, 3, 4, 5, 6]
     parts = {(begin, count): text.tokens_from(begin, count) for begin in range(7) for count in range(8)}
     assert parts == {(begin, count): row[begin : begin + count] for begin, count in parts}

@@ -133,7 +133,7 @@ def test_each_draw_is_that_of_its_place() -> None:
     ahead = [text.draw(step) for step in range(4)]
     for draw in ahead:
         assert text.draw() == draw
-        text.take(4)
+        text.take((4,))
     assert len(set(ahead)) == 4
 
 

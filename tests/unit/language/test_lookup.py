@@ -147,6 +147,6 @@ def test_a_text_asks_seldom_where_nothing_repeats(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(PromptLookup, "draft", draft)
     one = text([0], 90)
     for token in range(1, 60):
-        one.take(token)
+        one.take((token,))
         one.draft(2, 0.0)
     assert asked == [*range(2, MISSES + 1), *range(MISSES + LATER - EARLY, 60, LATER - EARLY)]

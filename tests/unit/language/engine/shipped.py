@@ -49,6 +49,15 @@ def spoil(cache: Cache) -> None:
     storage.fill(np.full_like(storage.array(), 7.0))
 
 
+def leave_no_numbers(runs: Runs, rows: int) -> None:
+    """As a run of so many rows may, in the place of beginnings."""
+    stage = runs._stage
+    assert stage is not None
+    blocks, (_, heads, room, width) = 2 * runs._generation.layers, stage.shape(rows)
+    for row in range(rows):
+        stage.write(row, 0, np.full((blocks, heads, room, width), np.nan, np.float32))
+
+
 def gpt() -> tuple[Runs, Generation]:
     """Those of a bundle without an encoder, with a place for beginnings."""
     bundle = bundles.load(BUNDLES / "python-gpt" / "1")

@@ -1,14 +1,16 @@
 """Runs over the graphs of a bundle that is shipped, and caches with something in them."""
 
+import contextlib
 import random
 
 import numpy as np
 import pytest
 
+from services.language.engine.bound import Bound
 from services.language.engine.cache import Cache
 from services.language.engine.runs import Runs
 from services.language.isolation import RunFailed
-from tests.unit.language.engine.shipped import SOURCES, batch, gpt, spoil, texts, written
+from tests.unit.language.engine.shipped import SOURCES, batch, gpt, leave_no_numbers, spoil, texts, written
 from tests.unit.language.scheduling import text
 
 
@@ -110,14 +112,36 @@ def test_a_text_that_overflows_leaves_nothing_to_the_next_one_in_its_slot() -> N
     assert written(work, [text([5], 9)]) == expected
 
 
-def test_beginnings_find_nothing_that_is_no_number_in_their_place() -> None:
+@pytest.mark.parametrize("seen", ["drawn", "not drawn", "raised"])
+@pytest.mark.parametrize("lengths", [(17, 30), (70, 90)])
+def test_beginnings_find_nothing_that_is_no_number_in_their_place(
+    seen: str, lengths: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     runs, _ = gpt()
-    expected = first_tokens(runs)
-    assert runs._stage is not None
-    storage = runs._stage.storage
-    storage.fill(np.full_like(storage.array(), np.nan))
-    assert first_tokens(runs) == expected
+    expected = first_tokens(runs, lengths)
+    own = Bound.run
+
+    def run(bound: Bound) -> None:
+        own(bound)
+        leave_no_numbers(runs, len(bound.given.arrays["start"]))
+        if seen == "drawn":
+            bound.found.arrays["logprob"][:] = np.nan
+        if seen == "raised":
+            raise RuntimeError("after it was computed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Bound, "run", run)
+        with contextlib.suppress(RunFailed):
+            first_tokens(runs, (70, 90), 64 if seen == "not drawn" else 256)
+    assert first_tokens(runs, lengths) == expected
     assert any(shape.staged for shape in runs._bound)
+
+
+def test_the_place_of_beginnings_is_left_alone_where_it_has_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs, _ = gpt()
+    assert runs._stage is not None
+    monkeypatch.setattr(runs._stage, "clear", lambda *_: pytest.fail("cleared"))
+    assert first_tokens(runs) == first_tokens(runs)
 
 
 def test_a_text_that_leaves_before_its_first_token_leaves_nothing_in_its_slot() -> None:
@@ -131,14 +155,14 @@ def test_a_text_that_leaves_before_its_first_token_leaves_nothing_in_its_slot() 
     assert written(work, [text([5], 9)]) == expected
 
 
-def first_tokens(runs: Runs) -> list[list[int]]:
+def first_tokens(runs: Runs, lengths: tuple[int, int] = (17, 30), budget: int = 256) -> list[list[int]]:
     """Of two beginnings beside a text that has more room."""
     work = batch(runs)
     runs.cache.empty(512)
     work._settle = lambda *_: None  # type: ignore[method-assign]
-    for length in (17, 30):
+    for length in lengths:
         work.join(text([*range(3, 3 + length)], 2))
-    work.prefill(128)
+    work.prefill(budget)
     return [row.made for row in work.rows]
 
 
