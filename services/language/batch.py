@@ -8,32 +8,20 @@ one.
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
 from services.kit.inference.bundle import Array
 from services.language.drafts import SURE, SURE_ALONE, Drafts
-from services.language.draws import Draw, arrays, news, news_in_a_row
+from services.language.draws import Draw, arrays, news, news_in_a_row, of_texts
 from services.language.engine.drawn import Drawn, Draws
 from services.language.engine.memory import Memory
 from services.language.engine.prefixes import BLOCK, Prefixes
 from services.language.engine.runs import Runs
-from services.language.isolation import AGAIN, Made, RunFailed
+from services.language.isolation import AGAIN, Made, News, RunFailed
 from services.language.multi_step import MultiStep
 from services.language.reading import Reading, before_scored
 from services.language.sequence import Sequence
-
-
-@dataclass(slots=True)
-class _Written:
-    """A run that took texts one token further, and what it has drawn."""
-
-    first: int  # slot
-    slots: list[int]
-    texts: list[Sequence]
-    draws: list[Draw]
-    given: Draws
 
 
 class Batch:
@@ -54,7 +42,8 @@ class Batch:
         self._memory, self._reading = Memory(runs.cache, runs.cross), Reading(most_scored)
         self.rows: list[Sequence] = []
         self._resting = 0  # runs before anything is drafted again
-        self._written: _Written | None = None  # what the last run that wrote has drawn
+        # What the last run that took texts one token further has drawn, in which rows, for whom.
+        self._drew: tuple[tuple[list[int], list[Sequence]], Draws | None] = ([], []), None
 
     def fits(self, sequence: Sequence) -> bool:
         """Whether there is memory for it until its end, beside the others until theirs."""
@@ -67,12 +56,12 @@ class Batch:
     @property
     def writing(self) -> list[int]:
         """The slots of the texts that take one token in the next run."""
-        return [slot for slot, row in enumerate(self.rows) if row.to_read == 1 and row.scored_from is None]
+        return [slot for slot, row in enumerate(self.rows) if row.tokens - row.cached == 1 and row.scored_from is None]
 
     @property
     def to_read(self) -> bool:
         """Whether some text has more to read than the token that was made last."""
-        return any(row.to_read > 1 or row.scored_from is not None or not row.encoded for row in self.rows)
+        return any(row.tokens - row.cached > 1 or row.scored_from is not None or not row.encoded for row in self.rows)
 
     @property
     def reserved(self) -> int:
@@ -153,7 +142,12 @@ class Batch:
             for row, (sequence, count) in enumerate(zip(texts, fed, strict=True))
             for draw in _draws_of(row, sequence, count)
         ]
-        return self._run("prefill", group[0], token_ids, draws, arrays(draws, max(fed), self._candidates), fed)
+        given = arrays(draws, max(fed), self._candidates)
+        made = self._run("prefill", group[0], token_ids, given, fed, lambda runs: news(draws, runs[0]))
+        for slot, row in enumerate(texts, group[0]):
+            if row.cached == len(row.prompt):
+                self._remember(slot)
+        return made
 
     def decode(self, slots: list[int] | None = None, goes_on: Callable[[], bool] = lambda: False) -> Made | None:
         """Takes every text that is being written one token further, in one run, or some where drafts are right.
@@ -168,26 +162,22 @@ class Batch:
             return self._decode_drafts(drafts)
         first = slots[0] if slots else 0  # always the same one, so that what is bound to memory serves again
         texts = [self.rows[slot] for slot in writing]
-        written = self._written
-        if written is None or (written.first, written.slots, written.texts) != (first, writing, texts):
-            draws = [Draw(slot - first, 0, text) for slot, text in zip(writing, texts, strict=True)]
-            written = self._written = _Written(first, writing, texts, draws, arrays(draws, 1, self._candidates))
-        else:
-            written.given = arrays(written.draws, 1, self._candidates, written.given)
-        rows = writing[-1] + 1 - first
-        token_ids, fed = [[0]] * rows, [0] * rows
-        for slot, text in zip(writing, texts, strict=True):
-            token_ids[slot - first] = [text.newest]
-            fed[slot - first] = 1
+        rows, (written, before) = [slot - first for slot in writing], self._drew
+        draws = of_texts(rows, texts, self._candidates, before if written == (rows, texts) else None)
+        self._drew = (rows, texts), draws
+        token_ids, fed = [[0]] * (rows[-1] + 1), [0] * (rows[-1] + 1)
+        for row, text in zip(rows, texts, strict=True):
+            token_ids[row] = [text.newest]
+            fed[row] = 1
         steps = None if slots else self._steps(texts, goes_on)
-        return self._run("decode", first, token_ids, written.draws, written.given, fed, steps)
+        return self._run("decode", first, token_ids, draws, fed, lambda runs: news_in_a_row(texts, runs), steps)
 
     def _steps(self, texts: list[Sequence], goes_on: Callable[[], bool]) -> MultiStep | None:
         """The runs that may follow the next one at once; None if something is to be done before."""
         if len(texts) < len(self.rows):
             return None
-        room = self._cache.room(1 + max(row.cached for row in self.rows))
-        most = min(min(row.steps, room - row.cached) for row in self.rows)
+        room = self._cache.room(1 + max([row.cached for row in self.rows]))
+        most = min([min(row.steps, room - row.cached) for row in self.rows])
         if self._most_drafted and not self._resting:
             most = min(most, *(row.until_draft(self._sure) for row in self.rows))
         return MultiStep(texts, most, goes_on) if most > 1 else None
@@ -216,7 +206,7 @@ class Batch:
         draws = drafts.draws()
         given = arrays(draws, drafts.steps, self._candidates)
         try:
-            made = self._run("decode", 0, drafts.token_ids(), draws, given, drafts.fed())
+            made = self._run("decode", 0, drafts.token_ids(), given, drafts.fed(), lambda runs: news(draws, runs[0]))
         except RunFailed:
             self._resting = AGAIN
             raise
@@ -242,9 +232,9 @@ class Batch:
         kind: str,
         first: int,
         token_ids: list[list[int]],
-        draws: list[Draw],
-        given: Draws,
+        draws: Draws,
         fed: list[int],
+        told: Callable[[list[Drawn]], list[News]],
         further: MultiStep | None = None,
     ) -> Made:
         rows, steps = len(token_ids), max(map(len, token_ids))
@@ -260,47 +250,33 @@ class Batch:
         runs, seconds = list[Drawn](), list[float]()
         failure: Exception | None = None
         try:
-            for drawn in self._drawn(first, token_ids, start, given, lengths, further):
+            for drawn in self._drawn(first, token_ids, start, draws, lengths, further):
                 runs.append(drawn)
                 now = time.monotonic()
                 seconds.append(now - at)
                 at = now
         except Exception as error:  # onnxruntime's own classes share no other base
             failure = error
-        self._fill(members, fed, len(runs), sum(seconds))
-        drafted = kind == "decode" and steps > 1
-        made: Made | None = None
         if runs:
-            one_each = kind == "decode" and not drafted
-            told = news_in_a_row([draw.sequence for draw in draws], runs) if one_each else news(draws, runs[0])
-            made = Made(kind, sum(map(bool, fed)), sum(fed), seconds, told)
+            _fill(members, fed, len(runs), sum(seconds))
+        made = Made(kind, sum(map(bool, fed)), sum(fed), seconds, told(runs)) if runs else None
         if failure is not None or made is None:
             slots = [first + row for row, count in enumerate(fed) if count]
+            drafted = kind == "decode" and steps > 1
             raise RunFailed(slots, [self.rows[slot] for slot in slots], drafted=drafted, made=made) from failure
         return made
-
-    def _fill(self, members: list[Sequence], fed: list[int], runs: int, seconds: float) -> None:
-        """The texts of some runs have more in the cache than before."""
-        for row, count in zip(members, fed, strict=False):
-            if count and runs:
-                row.cached += count * runs
-                row.compute_s += seconds
-                if row.largest_batch < len(fed):
-                    row.largest_batch = len(fed)
-                if row.cached == len(row.prompt):
-                    self._remember(self.rows.index(row))
 
     def _drawn(
         self,
         first: int,
         token_ids: list[list[int]],
         start: list[int],
-        given: Draws,
+        draws: Draws,
         lengths: Array | None,
         further: MultiStep | None,
     ) -> Iterator[Drawn]:
         """What a run draws, and what those draw that follow it."""
-        drawn = self._runs.run(first, token_ids, start, given, lengths)
+        drawn = self._runs.run(first, token_ids, start, draws, lengths)
         return iter((drawn,)) if further is None else further.drawn(drawn, self._runs.again)
 
     def _settle(self, needed: int, spare: int = 0) -> None:
@@ -317,6 +293,16 @@ class Batch:
         row = self.rows[slot]
         if self._prefixes is not None and row.scored_from is None:
             self._prefixes.keep(row.tokens_from(0, row.cached), slot)
+
+
+def _fill(members: list[Sequence], fed: list[int], runs: int, seconds: float) -> None:
+    """The texts of some runs have more in the cache than before."""
+    rows = len(fed)
+    for row, count in zip(members, fed, strict=False):
+        if count:
+            row.cached += count * runs
+            row.compute_s += seconds
+            row.largest_batch = rows if rows > row.largest_batch else row.largest_batch
 
 
 def _draws_of(row: int, sequence: Sequence, count: int) -> Iterator[Draw]:

@@ -39,6 +39,13 @@ def arrays(draws: list[Draw], steps: int, most: int, before: Draws | None = None
     return Draws(wishes, uniform, _adjustments(draws))
 
 
+def of_texts(rows: Several[int], texts: Several[Sequence], most: int, before: Draws | None = None) -> Draws:
+    """The next token of each of these texts, as `arrays` has it, in a run of one step with these rows."""
+    if all(text.plain for text in texts):
+        return _plain(tuple(rows))
+    return arrays([Draw(row, 0, text) for row, text in zip(rows, texts, strict=True)], 1, most, before)
+
+
 def _wishes(draws: list[Draw], steps: int, most: int) -> Wishes:
     places = tuple([draw.row * steps + draw.step for draw in draws])
     wishes = [draw.sequence.sampling for draw in draws]
@@ -61,6 +68,11 @@ def _wishes(draws: list[Draw], steps: int, most: int) -> Wishes:
 def _greedy(places: tuple[int, ...], steps: int) -> Wishes:
     """The same ones for the same places of a run of so many steps, so that memory which holds them is left alone."""
     return Wishes.greedy(np.array(places, np.int64))
+
+
+@functools.lru_cache(maxsize=64)
+def _plain(rows: tuple[int, ...]) -> Draws:
+    return Draws(_greedy(rows, 1), [0.0] * len(rows))
 
 
 def news(draws: list[Draw], drawn: Drawn) -> list[News]:
@@ -88,7 +100,7 @@ def news(draws: list[Draw], drawn: Drawn) -> list[News]:
     return told
 
 
-def news_in_a_row(texts: list[Sequence], runs: Several[Drawn]) -> list[News]:
+def news_in_a_row(texts: Several[Sequence], runs: Several[Drawn]) -> list[News]:
     """What runs mean each of which drew the next token of every text; only the last one may end one of them."""
     told: list[News] = []
     tokens = zip(*(drawn.tokens for drawn in runs), strict=True)

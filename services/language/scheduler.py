@@ -145,7 +145,7 @@ class Scheduler:
         self._let_out()
         if len(self._waiting) or self._batch.to_read:
             self._read()
-        deadlines = (row.deadline.at for row in self._batch.rows)
+        deadlines = [row.deadline.at for row in self._batch.rows]
         self._until = min(self._courier.due, self._waiting.deadline, *deadlines)
         self._ran(self._runs.decode(self._goes_on))
 
@@ -233,10 +233,11 @@ class Scheduler:
     def _take(self, run: Made) -> None:
         """Lets out the texts that a run ended, and tells what it made."""
         now = time.monotonic()
-        wasted = {one.sequence for one in run.news if one.sequence.left and one.sequence.scored_from is None}
-        at_once = run.kind != "decode"
+        wasted, at_once = set[Sequence](), run.kind != "decode"
         for one in run.news:
             sequence = one.sequence
+            if sequence.left and sequence.scored_from is None:
+                wasted.add(sequence)
             if not sequence.first_token:
                 sequence.first_token, at_once = now, True
                 self._metrics.first_token(now - sequence.submitted)

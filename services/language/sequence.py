@@ -86,6 +86,8 @@ class Sequence:
         forbidden = (end if not sampling.ignore_eos else frozenset()) | sampling.stop_token_ids
         adjusts = sampling.penalizes or sampling.logit_bias or sampling.min_new_tokens
         self.adjustments = Adjustments(sampling, prompt, forbidden) if adjusts else None
+        # Whether each token is the most probable one, as it is, and nothing is told of the others.
+        self.plain = sampling.greedy and not sampling.alternatives and not adjusts
         self.lookup = PromptLookup()
         self._pending: Piece | None = None  # not yet taken by the reader
         self.woken = woken
