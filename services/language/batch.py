@@ -13,7 +13,7 @@ import numpy as np
 
 from services.kit.inference.bundle import Array
 from services.language.drafts import SURE, SURE_ALONE, Drafts
-from services.language.draws import Draw, arrays, news, news_in_a_row, of_texts
+from services.language.draws import Draw, arrays, news_in_a_row, news_of, of_texts
 from services.language.engine.drawn import Drawn, Draws
 from services.language.engine.memory import Memory
 from services.language.engine.prefixes import BLOCK, Prefixes
@@ -22,6 +22,8 @@ from services.language.isolation import AGAIN, Made, News, RunFailed
 from services.language.multi_step import MultiStep
 from services.language.reading import Reading, before_scored
 from services.language.sequence import Sequence
+
+Told = Callable[[list[Drawn]], list[News]]  # what runs mean for their texts
 
 
 class Batch:
@@ -124,7 +126,7 @@ class Batch:
         for row in texts:
             row.encoded = True
             row.compute_s += seconds
-        return Made("encode", len(texts), sum(map(len, sources)), [seconds], [])
+        return Made("encode", len(texts), sum(map(len, sources)), [seconds])
 
     def prefill(self, budget: int, slots: list[int] | None = None) -> Made | None:
         """Reads on in prompts, in one run of at most so many tokens; nothing if none has more than its last token left.
@@ -143,7 +145,7 @@ class Batch:
             for draw in _draws_of(row, sequence, count)
         ]
         given = arrays(draws, max(fed), self._candidates)
-        made = self._run("prefill", group[0], token_ids, given, fed, lambda runs: news(draws, runs[0]))
+        made = self._run("prefill", group[0], token_ids, given, fed, lambda runs: news_of(draws, *runs))
         for slot, row in enumerate(texts, group[0]):
             if row.cached == len(row.prompt):
                 self._remember(slot)
@@ -204,9 +206,10 @@ class Batch:
     def _decode_drafts(self, drafts: Drafts) -> Made:
         """Takes each of these texts one token further, and as many more as its draft has right."""
         draws = drafts.draws()
+        token_ids, fed = drafts.token_ids(), drafts.fed()
         given = arrays(draws, drafts.steps, self._candidates)
         try:
-            made = self._run("decode", 0, drafts.token_ids(), given, drafts.fed(), lambda runs: news(draws, runs[0]))
+            made = self._run("decode", 0, token_ids, given, fed, lambda runs: news_of(draws, *runs))
         except RunFailed:
             self._resting = AGAIN
             raise
@@ -234,7 +237,7 @@ class Batch:
         token_ids: list[list[int]],
         draws: Draws,
         fed: list[int],
-        told: Callable[[list[Drawn]], list[News]],
+        told: Told,
         further: MultiStep | None = None,
     ) -> Made:
         rows, steps = len(token_ids), max(map(len, token_ids))
@@ -259,7 +262,11 @@ class Batch:
             failure = error
         if runs:
             _fill(members, fed, len(runs), sum(seconds))
-        made = Made(kind, sum(map(bool, fed)), sum(fed), seconds, told(runs)) if runs else None
+        made: Made | None = None
+        if runs:
+            news = told(runs)
+            new = sum(len(one.chosen) for one in news if one.sequence.scored_from is None)
+            made = Made(kind, sum(map(bool, fed)), sum(fed), seconds, news, new)
         if failure is not None or made is None:
             slots = [first + row for row, count in enumerate(fed) if count]
             drafted = kind == "decode" and steps > 1

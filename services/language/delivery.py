@@ -19,14 +19,14 @@ class Delivery:
         self._metrics = metrics
         self._log = structlog.get_logger()
 
-    def ran(self, run: Made, wasted: int) -> None:
-        """What a run made, for `wasted` texts whose callers had left."""
-        made = sum(len(one.chosen) for one in run.news if one.sequence.scored_from is None)
-        self._metrics.ran(run.kind, run.rows, run.tokens, made, run.seconds)
-        self.statistics.record_run(run.rows, 0.0, sum(run.seconds), 0.0, times=len(run.seconds))
+    def ran(self, runs: list[Made], news: list[News], wasted: int) -> None:
+        """Counts runs, `wasted` of whose tokens nobody waited for, and hands over what was made of some texts."""
+        for run in runs:
+            self._metrics.ran(run.kind, run.rows, run.tokens, run.made, run.seconds)
+            self.statistics.record_run(run.rows, 0.0, sum(run.seconds), 0.0, times=len(run.seconds))
         if wasted:
             self._metrics.wasted(wasted)
-        for one in run.news:
+        for one in news:
             self._hand_over(one)
 
     def fail(self, sequence: Sequence, reason: str, error: TriviumError) -> None:

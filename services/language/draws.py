@@ -75,7 +75,7 @@ def _plain(rows: tuple[int, ...]) -> Draws:
     return Draws(_greedy(rows, 1), [0.0] * len(rows))
 
 
-def news(draws: list[Draw], drawn: Drawn) -> list[News]:
+def news_of(draws: list[Draw], drawn: Drawn) -> list[News]:
     """What the draws of one run mean for their texts, each of which may have several."""
     told: list[News] = []
     latest: dict[Sequence, News] = {}

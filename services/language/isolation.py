@@ -6,7 +6,7 @@ places. So whoever is run again gets the bits that it would have had.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
@@ -25,6 +25,15 @@ class News:
     text: str | None  # None: it is still to be made of them
     finish: Finish | None = None
 
+    def joined(self, later: "News") -> bool:
+        """Takes in what a later run made; False where the text is known of one of them alone."""
+        if (self.text is None) != (later.text is None):
+            return False
+        self.chosen += later.chosen
+        self.text = None if self.text is None or later.text is None else self.text + later.text
+        self.finish = later.finish
+        return True
+
 
 @dataclass(frozen=True, slots=True)
 class Made:
@@ -34,7 +43,8 @@ class Made:
     rows: int  # that took tokens
     tokens: int  # that they took, in each
     seconds: list[float]  # of each
-    news: list[News]
+    news: list[News] = field(default_factory=list)
+    made: int = 0  # new tokens of all of them
 
 
 class RunFailed(Exception):

@@ -8,9 +8,11 @@ Where a run fails, the texts that no run can take end, and the others go on. (Co
 """
 
 import asyncio
+import math
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 
 import structlog
@@ -22,6 +24,7 @@ from services.language.courier import Courier
 from services.language.delivery import Delivery
 from services.language.isolation import Isolation, Made, Outcome, RunFailed
 from services.language.metrics import ModelMetrics
+from services.language.outbox import Outbox
 from services.language.queue import WaitingTexts
 from services.language.sequence import Sequence
 from services.language.settings import GenerationSettings
@@ -55,13 +58,15 @@ class Scheduler:
         self._admission = Admission(batch, self._waiting, settings)
         self._closed = self._broken = False
         self._called = False  # somebody has come or left since the last step began
+        self._token_s = math.inf  # of a prompt, in the last run that read some
         self._until = 0.0  # when something is due, on the clock of time.monotonic
         self._thread = threading.Thread(target=self._work, name="scheduler", daemon=True)
         self._log = structlog.get_logger()
 
     async def __aenter__(self) -> "Scheduler":
         loop = asyncio.get_running_loop()
-        self._courier = Courier(loop, self._settings.stream_interval_s)
+        self._courier = Courier(loop)
+        self._outbox = Outbox(partial(self._courier.tell, self._delivery.ran), self._settings.stream_interval_s)
         self._warm: asyncio.Future[None] = loop.create_future()
         self._ended = asyncio.Event()
         self._thread.start()
@@ -137,6 +142,7 @@ class Scheduler:
                 self._step()
         except BaseException as error:
             failure = error
+        self._outbox.flush()
         self._courier.tell(self._end, failure)
 
     def _step(self) -> None:
@@ -146,7 +152,7 @@ class Scheduler:
         if len(self._waiting) or self._batch.to_read:
             self._read()
         deadlines = [row.deadline.at for row in self._batch.rows]
-        self._until = min(self._courier.due, self._waiting.deadline, *deadlines)
+        self._until = min(self._outbox.due, self._waiting.deadline, *deadlines)
         self._ran(self._runs.decode(self._goes_on))
 
     def _goes_on(self) -> bool:
@@ -159,15 +165,26 @@ class Scheduler:
         budget = self._settings.chunk_tokens if busy else self._settings.most_read
         joined = self._let_in(budget)
         if self._batch.to_read:
-            self._courier.flush()  # reading may take long
+            self._outbox.flush_before(self._reading_s(budget))
         if joined:
             self._ran(self._runs.encode())
-        self._ran(self._runs.prefill(budget))
+        read = self._runs.prefill(budget)
+        for run in read[0]:
+            self._token_s = sum(run.seconds) / run.tokens
+        self._ran(read)
+
+    def _reading_s(self, budget: int) -> float:
+        """How long the next run may take that reads prompts, at the pace of the last one."""
+        to_read = sum(max(row.to_read, len(row.source or ()) * (not row.encoded)) for row in self._batch.rows)
+        return min(budget, to_read) * self._token_s
 
     def _let_out(self) -> None:
         """Those who left, or whose deadline has passed."""
         now = time.monotonic()
-        for row in [row for row in self._batch.rows if row.left or row.deadline.at <= now]:
+        out = [row for row in self._batch.rows if row.left or row.deadline.at <= now]
+        if out:
+            self._outbox.flush()
+        for row in out:
             self._batch.remove(row)
             if row.left:
                 self._courier.tell(self._delivery.end, row, "cancelled")
@@ -208,7 +225,7 @@ class Scheduler:
             self._lose(lost)
 
     def _run_failed(self, failure: RunFailed) -> None:
-        self._courier.flush()
+        self._outbox.flush()
         self._on_run_failed()
         self._log.warning("run_failed", texts=len(failure.texts), error=str(failure.__cause__))
 
@@ -217,6 +234,7 @@ class Scheduler:
 
         Raises whatever the engine raises once it has failed for good.
         """
+        self._outbox.flush()
         for text in texts:
             self._batch.remove(text, keep=False)
         broken: Exception | None = None
@@ -233,20 +251,19 @@ class Scheduler:
     def _take(self, run: Made) -> None:
         """Lets out the texts that a run ended, and tells what it made."""
         now = time.monotonic()
-        wasted, at_once = set[Sequence](), run.kind != "decode"
+        wasted, at_once = set[Sequence](), dict[Sequence, None]()
         for one in run.news:
             sequence = one.sequence
             if sequence.left and sequence.scored_from is None:
                 wasted.add(sequence)
             if not sequence.first_token:
-                sequence.first_token, at_once = now, True
+                sequence.first_token, at_once[sequence] = now, None
                 self._metrics.first_token(now - sequence.submitted)
             if one.finish is not None:
-                at_once = True
+                at_once[sequence] = None
                 self._batch.remove(sequence)
                 self._admission.ended(now - sequence.started)
-        tell = self._courier.tell if at_once else self._courier.tell_later
-        tell(self._delivery.ran, run, len(wasted))
+        self._outbox.put(run, at_once, len(wasted))
 
     def _end(self, failure: BaseException | None) -> None:
         """The thread has ended: after `close`, or because of `failure`. Nobody is left waiting. In the event loop."""

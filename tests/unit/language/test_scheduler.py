@@ -32,7 +32,8 @@ async def test_a_slow_reader_gets_all_at_once_and_holds_up_nobody() -> None:
         assert [chosen.token for chosen in piece.tokens] == written([1], 30)
 
 
-async def test_tokens_of_quick_steps_come_together_but_for_the_first_one_and_before_a_prompt_is_read() -> None:
+@pytest.mark.parametrize("long", [True, False])
+async def test_tokens_of_quick_steps_come_together_but_for_the_first_one_and_before_a_long_prompt(long: bool) -> None:
     runs = Gate()
 
     def stop() -> None:
@@ -50,17 +51,23 @@ async def test_tokens_of_quick_steps_come_together_but_for_the_first_one_and_bef
         assert piece is not None
         assert len(piece.tokens) == 1
         await runs.begun.wait()
+        if long:
+            made._token_s = 3600.0
         made.submit([second])
         runs.begun.clear()
         runs.open()
         await runs.begun.wait()
-        await first.woken.wait()
-        piece = first.next()
-        assert piece is not None
-        assert (piece.index, len(piece.tokens)) == (1, 4)
+        if long:
+            await first.woken.wait()
+            piece = first.next()
+            assert piece is not None
+            assert (piece.index, len(piece.tokens)) == (1, 4)
+        else:
+            assert first.next() is None
         runs.open()
         assert await tokens(second) == written([3, 4], 2)
-        assert await tokens(first, 5) == written([1, 2], 30)[5:]
+        begin = 5 if long else 1
+        assert await tokens(first, begin) == written([1, 2], 30)[begin:]
 
 
 async def test_a_caller_that_leaves_costs_no_further_step() -> None:
