@@ -6,6 +6,7 @@ from services.kit.discovery.client import consul_service
 from services.kit.inference.model_service import ModelServicer
 from services.kit.inference.models import Models
 from services.kit.inference.oip import OipServicer, not_offered
+from services.kit.interpreter import hand_over_soon
 from services.kit.lifecycle import Drain, Server, shutdown_signal, start
 from services.kit.service import announced
 from services.kit.telemetry import new_registry
@@ -23,6 +24,7 @@ BUNDLES = Path(__file__).parent / "bundles"
 
 async def main(settings: LanguageSettings) -> None:
     """Serves until it is told to stop; starts downwards, stops upwards."""
+    hand_over_soon()
     registry = new_registry(SERVICE, settings.instance)
     health, leaving = Health(), Leaving()
     infer = TextInfer(leaving)

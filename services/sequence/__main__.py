@@ -1,6 +1,5 @@
 """`python -m services.sequence`: loads the models, serves them and tells Consul."""
 
-import sys
 from pathlib import Path
 
 from services.kit.discovery.client import consul_service
@@ -8,6 +7,7 @@ from services.kit.inference.loading import batched
 from services.kit.inference.model_service import ModelServicer
 from services.kit.inference.models import Models
 from services.kit.inference.oip import OipServicer, not_offered
+from services.kit.interpreter import hand_over_soon
 from services.kit.lifecycle import Drain, Server, shutdown_signal, start
 from services.kit.sequences import Sequences
 from services.kit.service import announced
@@ -24,14 +24,11 @@ from services.sequence.state import StreamState
 
 SERVICE = "sequence"
 BUNDLES = Path(__file__).parent / "bundles"
-# Of Python's interpreter lock. The batcher's thread wants it between two runs, when the event loop is busy with the
-# answers of the last one: with Python's 5 ms the engine idles for a tenth of its time under many streams.
-SWITCH_INTERVAL_S = 0.0005
 
 
 async def main(settings: SequenceSettings) -> None:
     """Serves until it is told to stop; starts downwards, stops upwards."""
-    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    hand_over_soon()
     registry = new_registry(SERVICE, settings.instance)
     health, leaving = Health(), Leaving()
     sequences: Sequences[StreamState] = Sequences(settings.sequences)

@@ -18,6 +18,7 @@ from services.kit.inference.bundle import Array
 from services.kit.inference.engine import Device, EngineSettings
 from services.kit.inference.loading import ModelsSettings
 from services.kit.inference.models import Models
+from services.kit.interpreter import hand_over_soon
 from services.language.answers import Answers
 from services.language.engine.drawn import Drawn, Draws
 from services.language.engine.runs import Runs
@@ -101,6 +102,7 @@ class Inside:
     @contextlib.asynccontextmanager
     async def open(cls, bundles: Path, threads: int, device: Device) -> AsyncGenerator["Inside", None]:
         """Loads it."""
+        hand_over_soon()
         engine, registry = EngineSettings(device=device, threads=threads), CollectorRegistry()
         settings = ModelsSettings("language", (bundles,), NAME, engine, BatcherSettings())
         # No beginning is kept: prompts come again here, and reading them is what is measured.
