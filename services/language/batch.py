@@ -146,9 +146,7 @@ class Batch:
         ]
         given = arrays(draws, max(fed), self._candidates)
         made = self._run("prefill", group[0], token_ids, given, fed, lambda runs: news_of(draws, *runs))
-        for slot, row in enumerate(texts, group[0]):
-            if row.cached == len(row.prompt):
-                self._remember(slot)
+        self._remember_prompts(group)
         return made
 
     def decode(self, slots: list[int] | None = None, goes_on: Callable[[], bool] = lambda: False) -> Made | None:
@@ -161,7 +159,9 @@ class Batch:
         if not writing:
             return None
         if slots is None and (drafts := self._drafts(writing)) is not None:
-            return self._decode_drafts(drafts)
+            made = self._decode_drafts(drafts)
+            self._remember_prompts(writing)
+            return made
         first = slots[0] if slots else 0  # always the same one, so that what is bound to memory serves again
         texts = [self.rows[slot] for slot in writing]
         rows, (written, before) = [slot - first for slot in writing], self._drew
@@ -172,7 +172,10 @@ class Batch:
             token_ids[row] = [text.newest]
             fed[row] = 1
         steps = None if slots else self._steps(texts, goes_on)
-        return self._run("decode", first, token_ids, draws, fed, lambda runs: news_in_a_row(texts, runs), steps)
+        made = self._run("decode", first, token_ids, draws, fed, lambda runs: news_in_a_row(texts, runs), steps)
+        if steps is None:  # as where a text gets its first token
+            self._remember_prompts(writing)
+        return made
 
     def _steps(self, texts: list[Sequence], goes_on: Callable[[], bool]) -> MultiStep | None:
         """The runs that may follow the next one at once; None if something is to be done before."""
@@ -294,6 +297,12 @@ class Batch:
         assert self._cross is not None
         used = [len(row.source or ()) if row.encoded else 0 for row in self.rows]
         self._cross.settle(max([1, *(len(row.source or ()) for row in self.rows)]), used + [0] * spare)
+
+    def _remember_prompts(self, slots: list[int]) -> None:
+        """Of texts in these slots, those that have just been read."""
+        for slot in slots:
+            if self.rows[slot].cached == len(self.rows[slot].prompt):
+                self._remember(slot)
 
     def _remember(self, slot: int) -> None:
         """Keeps what a slot has for prompts that begin alike."""

@@ -42,7 +42,7 @@ def arrays(draws: list[Draw], steps: int, most: int, before: Draws | None = None
 def of_texts(rows: Several[int], texts: Several[Sequence], most: int, before: Draws | None = None) -> Draws:
     """The next token of each of these texts, as `arrays` has it, in a run of one step with these rows."""
     if all(text.plain for text in texts):
-        return _plain(tuple(rows))
+        return _greedy_draws(tuple(rows))
     return arrays([Draw(row, 0, text) for row, text in zip(rows, texts, strict=True)], 1, most, before)
 
 
@@ -71,7 +71,7 @@ def _greedy(places: tuple[int, ...], steps: int) -> Wishes:
 
 
 @functools.lru_cache(maxsize=64)
-def _plain(rows: tuple[int, ...]) -> Draws:
+def _greedy_draws(rows: tuple[int, ...]) -> Draws:
     return Draws(_greedy(rows, 1), [0.0] * len(rows))
 
 

@@ -25,8 +25,8 @@ class News:
     text: str | None  # None: it is still to be made of them
     finish: Finish | None = None
 
-    def joined(self, later: "News") -> bool:
-        """Takes in what a later run made; False where the text is known of one of them alone."""
+    def take_in(self, later: "News") -> bool:
+        """What a later run made joins it; False where the text is known of one of them alone."""
         if (self.text is None) != (later.text is None):
             return False
         self.chosen += later.chosen

@@ -41,18 +41,23 @@ class Outbox:
         """
         for one in run.news:
             held = self._news.setdefault(one.sequence, one)
-            if held is not one and not held.joined(one):
+            if held is not one and not held.take_in(one):
                 self._go([held])
                 self._news[one.sequence] = one
         self._runs.append(run)
         self._wasted += wasted
         if time.monotonic() >= self._gone + self._interval_s:
             self.flush()
-        elif news := [self._news.pop(text) for text in at_once]:
+        else:
+            self.release(at_once)
+
+    def release(self, texts: Iterable[Sequence]) -> None:
+        """What waits of these texts does so no longer."""
+        if news := [self._news.pop(text) for text in texts if text in self._news]:
             self._go(news)
 
     def flush(self) -> None:
-        """What waits does so no longer."""
+        """Nothing waits any longer."""
         self._gone = time.monotonic()
         if self._news or self._runs:
             news, self._news = list(self._news.values()), {}

@@ -58,7 +58,7 @@ class Scheduler:
         self._admission = Admission(batch, self._waiting, settings)
         self._closed = self._broken = False
         self._called = False  # somebody has come or left since the last step began
-        self._token_s = math.inf  # of a prompt, in the last run that read some
+        self._token_s = {"encode": math.inf, "prefill": math.inf}  # seconds a token, in the last such run
         self._until = 0.0  # when something is due, on the clock of time.monotonic
         self._thread = threading.Thread(target=self._work, name="scheduler", daemon=True)
         self._log = structlog.get_logger()
@@ -168,22 +168,21 @@ class Scheduler:
             self._outbox.flush_before(self._reading_s(budget))
         if joined:
             self._ran(self._runs.encode())
-        read = self._runs.prefill(budget)
-        for run in read[0]:
-            self._token_s = sum(run.seconds) / run.tokens
-        self._ran(read)
+        self._ran(self._runs.prefill(budget))
 
     def _reading_s(self, budget: int) -> float:
-        """How long the next run may take that reads prompts, at the pace of the last one."""
-        to_read = sum(max(row.to_read, len(row.source or ()) * (not row.encoded)) for row in self._batch.rows)
-        return min(budget, to_read) * self._token_s
+        """How long the next runs may take that read sources and prompts, at the pace of the last ones."""
+        rows = self._batch.rows
+        sources = sum(len(row.source or ()) for row in rows if not row.encoded)
+        prompts = min(budget, sum(row.to_read for row in rows if row.to_read > 1))
+        read = {"encode": sources, "prefill": prompts}
+        return sum(tokens * self._token_s[kind] for kind, tokens in read.items() if tokens)
 
     def _let_out(self) -> None:
         """Those who left, or whose deadline has passed."""
         now = time.monotonic()
         out = [row for row in self._batch.rows if row.left or row.deadline.at <= now]
-        if out:
-            self._outbox.flush()
+        self._outbox.release(out)
         for row in out:
             self._batch.remove(row)
             if row.left:
@@ -225,7 +224,6 @@ class Scheduler:
             self._lose(lost)
 
     def _run_failed(self, failure: RunFailed) -> None:
-        self._outbox.flush()
         self._on_run_failed()
         self._log.warning("run_failed", texts=len(failure.texts), error=str(failure.__cause__))
 
@@ -234,7 +232,7 @@ class Scheduler:
 
         Raises whatever the engine raises once it has failed for good.
         """
-        self._outbox.flush()
+        self._outbox.release(texts)
         for text in texts:
             self._batch.remove(text, keep=False)
         broken: Exception | None = None
@@ -251,7 +249,9 @@ class Scheduler:
     def _take(self, run: Made) -> None:
         """Lets out the texts that a run ended, and tells what it made."""
         now = time.monotonic()
-        wasted, at_once = set[Sequence](), dict[Sequence, None]()
+        wasted, at_once = set[Sequence](), dict[Sequence, None]()  # the latter in order
+        if run.kind in self._token_s:
+            self._token_s[run.kind] = sum(run.seconds) / run.tokens
         for one in run.news:
             sequence = one.sequence
             if sequence.left and sequence.scored_from is None:

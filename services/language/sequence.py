@@ -86,8 +86,8 @@ class Sequence:
         forbidden = (end if not sampling.ignore_eos else frozenset()) | sampling.stop_token_ids
         adjusts = sampling.penalizes or sampling.logit_bias or sampling.min_new_tokens
         self.adjustments = Adjustments(sampling, prompt, forbidden) if adjusts else None
-        # Whether each token is the most probable one, as it is, and nothing is told of the others.
-        self.plain = sampling.greedy and not sampling.alternatives and not adjusts
+        # Whether each token is made as the most probable one, as it is, and nothing is told of the others.
+        self.plain = sampling.greedy and not sampling.alternatives and not adjusts and scored is None
         self.lookup = PromptLookup()
         self._pending: Piece | None = None  # not yet taken by the reader
         self.woken = woken
@@ -158,6 +158,7 @@ class Sequence:
         Without stop strings the text decides nothing: it is None here, and made when the tokens are delivered. Where it
         cannot be made, this is the last token too, and whoever delivers it learns of it.
         """
+        assert len(tokens) == 1 or (self.adjustments is None and not self.sampling.stop)
         self.made += tokens
         self.tokens += len(tokens)
         token = tokens[-1]

@@ -119,9 +119,11 @@ class Runs:
             for row, before in enumerate(start):
                 self.cache.take(first + row, before, stage, row, before, steps)
             ends = [row * steps + len(tokens) - 1 for row, tokens in enumerate(token_ids)]
+            # A query is multiplied with all values of its row, so that one which is no number shows in what is drawn;
+            # 16 bits may overflow in keys alone, and so may what fills a recorded run up.
             numbers = draws.wishes.out_index.tolist() == ends and not any(map(math.isnan, drawn.logprobs))
             if numbers and self._generation.precision == "FP32" and not shape.recorded:
-                self._unclear = 0  # 16 bits may overflow unseen, and so may what fills a recorded run up
+                self._unclear = 0
         return drawn
 
     def _prepare(self, stage: Cache, shape: _Shape) -> None:

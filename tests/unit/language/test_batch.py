@@ -3,6 +3,7 @@ import random
 from collections.abc import Sequence as Tokens
 
 import numpy as np
+import pytest
 
 from services.kit.deadline import Deadline
 from services.kit.inference.bundle import Array
@@ -178,6 +179,20 @@ def test_a_beginning_that_was_read_before_is_not_read_again() -> None:
     finish(work)
     assert runs.runs[0][2] == len(prompt) + 1 - 3 * BLOCK
     assert again.made == expected([*prompt, 3], 20)
+
+
+@pytest.mark.parametrize("last", [0, 1, 2])
+def test_a_beginning_is_known_as_soon_as_it_was_read_however_long_its_last_piece_is(last: int) -> None:
+    for speculative in (0, 5):
+        work = batch(FakeRuns(), prefix_bytes=1 << 20, speculative=speculative)
+        prompt = list(range(2 * BLOCK + last))
+        work.join(sequence(prompt, 20))
+        turn(work, budget=BLOCK)
+        turn(work, budget=BLOCK)
+        if not work.rows[0].made:
+            turn(work, budget=BLOCK)
+        assert work.rows[0].made
+        assert work.join(sequence([*prompt, 3, 4], 20)) == 2 * BLOCK
 
 
 def test_what_another_process_made_is_taken_in_and_gone_on_with() -> None:

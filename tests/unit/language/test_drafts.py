@@ -5,6 +5,7 @@ import random
 
 import pytest
 
+from services.language.engine.prefixes import BLOCK
 from services.language.isolation import News
 from services.language.lookup import PromptLookup
 from services.language.sequence import Sequence
@@ -59,6 +60,21 @@ def test_a_text_is_what_it_is_without_drafts(drafting: Draft) -> None:
         assert [one.finish for one in news[:-1]] == [None] * (len(news) - 1)
         assert news[-1].finish == text.finish
     assert drafting.asked
+
+
+def test_a_beginning_whose_last_token_was_read_beside_drafts_is_known(drafting: Draft) -> None:
+    work = batch(FakeRuns(), prefix_bytes=1 << 16, speculative=SPECULATIVE)
+    work.join(sequence([1, 2, 3], LIMIT, ignore_eos=True))
+    turn(work)
+    prompt = list(range(BLOCK + 1))
+    work.join(new := sequence(prompt, LIMIT, ignore_eos=True))
+    assert work.prefill(BLOCK) is not None
+    assert new.to_read == 1
+    drafting.asked.clear()
+    work.decode()
+    assert drafting.asked
+    assert len(new.made) == 1
+    assert work.join(sequence([*prompt, 9], LIMIT)) == BLOCK
 
 
 def test_drafts_that_are_right_save_runs_and_others_cost_none(drafting: Draft) -> None:

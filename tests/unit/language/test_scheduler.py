@@ -5,12 +5,14 @@ import weakref
 import pytest
 from prometheus_client import CollectorRegistry
 
+from services.kit.deadline import Deadline
 from services.kit.errors import DeadlineExpired, DeadlineUnreachable, Draining, NotReady, Overloaded, TriviumError
 from services.language.metrics import GenerationMetrics
 from services.language.scheduler import Scheduler
 from services.language.settings import GenerationSettings
 from tests.unit.language.fakes import FakeRuns, batch, metrics, written
 from tests.unit.language.scheduling import Counted, Gate, during, scheduler, text, tokens
+from tests.unit.language.test_delivery import read
 
 
 async def test_texts_of_many_callers_come_complete() -> None:
@@ -51,8 +53,9 @@ async def test_tokens_of_quick_steps_come_together_but_for_the_first_one_and_bef
         assert piece is not None
         assert len(piece.tokens) == 1
         await runs.begun.wait()
+        pace_s = made._token_s["prefill"]
         if long:
-            made._token_s = 3600.0
+            made._token_s["prefill"] = 3600.0
         made.submit([second])
         runs.begun.clear()
         runs.open()
@@ -68,6 +71,7 @@ async def test_tokens_of_quick_steps_come_together_but_for_the_first_one_and_bef
         assert await tokens(second) == written([3, 4], 2)
         begin = 5 if long else 1
         assert await tokens(first, begin) == written([1, 2], 30)[begin:]
+    assert 0.0 < pace_s < 1.0
 
 
 async def test_a_caller_that_leaves_costs_no_further_step() -> None:
@@ -190,6 +194,27 @@ async def test_a_text_that_has_ended_is_told_even_if_the_next_run_fails() -> Non
         with pytest.raises(NotReady):
             await tokens(lost)
         assert await tokens(ended) == written([2, 3], 1)
+
+
+@pytest.mark.parametrize("end", ["expired", "failed"])
+async def test_a_text_that_ends_with_an_error_has_all_that_was_made_before(end: str) -> None:
+    one, other, told = text([1, 2], 100), text([3, 4], 100), list[int]()
+    runs = FakeRuns()
+
+    def late() -> None:
+        one.deadline = Deadline.after(0.0)
+        made._called = True
+
+    def fail() -> None:
+        runs.fails = True
+
+    during(runs, (lambda: len(runs.runs) == 8, late if end == "expired" else fail))
+    async with scheduler(runs, stream_interval_s=3600) as made, asyncio.timeout(10):
+        made.submit([one, other])
+        with pytest.raises(TriviumError):
+            await read(one, told)
+    assert len(told) > 5
+    assert told == one.made == written([1, 2], len(told))
 
 
 async def test_texts_in_work_are_finished_when_the_model_is_unloaded() -> None:

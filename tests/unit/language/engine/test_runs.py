@@ -2,6 +2,7 @@
 
 import contextlib
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -142,6 +143,10 @@ def test_the_place_of_beginnings_is_left_alone_where_it_has_numbers(monkeypatch:
     assert runs._stage is not None
     monkeypatch.setattr(runs._stage, "clear", lambda *_: pytest.fail("cleared"))
     assert first_tokens(runs) == first_tokens(runs)
+    runs._generation = replace(runs._generation, precision="FP16")  # whose numbers may overflow unseen
+    first_tokens(runs)
+    with pytest.raises(pytest.fail.Exception):
+        first_tokens(runs)
 
 
 def test_a_text_that_leaves_before_its_first_token_leaves_nothing_in_its_slot() -> None:
