@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from services.kit.discovery.client import consul_service
+from services.kit.inference.engine import share_threads
 from services.kit.inference.model_service import ModelServicer
 from services.kit.inference.models import Models
 from services.kit.inference.oip import OipServicer, not_offered
@@ -25,6 +26,7 @@ BUNDLES = Path(__file__).parent / "bundles"
 async def main(settings: LanguageSettings) -> None:
     """Serves until it is told to stop; starts downwards, stops upwards."""
     hand_over_soon()
+    share_threads(settings.engine)
     registry = new_registry(SERVICE, settings.instance)
     health, leaving = Health(), Leaving()
     infer = TextInfer(leaving)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from services.kit.discovery.client import consul_service
+from services.kit.inference.engine import share_threads
 from services.kit.inference.loading import batched
 from services.kit.inference.model_service import ModelServicer
 from services.kit.inference.models import Models
@@ -22,6 +23,7 @@ BUNDLES = Path(__file__).parent / "bundles"
 
 async def main(settings: VisionSettings) -> None:
     """Serves until it is told to stop; starts downwards, stops upwards."""
+    share_threads(settings.engine)
     registry = new_registry(SERVICE, settings.instance)
     health = Health()
     async with (

@@ -24,7 +24,7 @@ from prometheus_client import CollectorRegistry
 from services.kit.deadline import Deadline
 from services.kit.inference import bundle as bundles
 from services.kit.inference.batcher import BatcherSettings
-from services.kit.inference.engine import Engine, EngineSettings
+from services.kit.inference.engine import Engine, EngineSettings, share_threads
 from services.kit.inference.loading import ModelsSettings
 from services.kit.inference.models import Models
 from services.kit.telemetry import LogSettings, configure_logs
@@ -232,6 +232,7 @@ def _cell(spread: Spread, digits: int) -> str:
 async def main(threads: int, rounds: int) -> None:
     """Measures and prints."""
     facts = Facts.gather(Cores((), (), pinned=False))
+    share_threads(EngineSettings(threads=threads))
     written = await texts(threads, rounds)
     with tempfile.TemporaryDirectory(prefix="trivium-bench-") as folder:
         async with genai(Path(folder), threads) as other:

@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import gc
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ UNRECORDED = -1  # no CUDA graph's number
 ERRORS = 3  # of ONNX Runtime's severities: no warnings
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
+_shared = threading.Event()  # whether all sessions of this process compute with the same threads
+
 
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
@@ -35,8 +38,8 @@ class EngineSettings:
     device: Device = "auto"  # auto: CUDA where the machine has a driver, else CPU
     cuda_device: int = setting(0, low=0)  # which GPU
     tf32: bool = False  # FP32 products on a GPU keep 10 bits of each factor: faster, and a recurrent net drifts
-    threads: int = setting(0, low=0)  # of one run on the CPU; 0: one for each core
-    spinning: bool = True  # threads wait busily between parts of a run: faster, unless sessions share cores
+    threads: int = setting(0, low=0)  # that compute on the CPU; 0: one for each core
+    spinning: bool = True  # threads wait busily between parts of a run: faster, unless processes share cores
 
 
 class Engine:
@@ -137,6 +140,17 @@ def _blank(spec: TensorSpec, rows: int) -> Array:
     return np.full(shape, "" if spec.datatype == "BYTES" else 0, NUMPY[spec.datatype])
 
 
+def share_threads(settings: EngineSettings) -> None:
+    """Has all sessions of this process compute with the same threads; called once, before there is a session.
+
+    Threads of a session's own still wait busily when its run has ended, and take cores from the next run of another
+    one. ONNX Runtime cannot tell shared threads not to: where they shall not, each session has its own.
+    """
+    if settings.spinning:
+        ort.set_global_thread_pool_sizes(settings.threads, 1)
+        _shared.set()
+
+
 def chosen_device(device: Device) -> Literal["cuda", "cpu"]:
     """What `auto` means on this machine: cuda if its driver can be loaded, else cpu."""
     if device == "auto":
@@ -173,6 +187,7 @@ def has_cuda_driver() -> bool:
 def _session(path: Path, device: Literal["cuda", "cpu"], settings: EngineSettings, wishes: Mapping[str, str]) -> Any:
     ort.set_default_logger_severity(ERRORS)  # a session for CUDA warns of what is as it should be
     options = ort.SessionOptions()
+    options.use_per_session_threads = not _shared.is_set()
     options.intra_op_num_threads = settings.threads
     options.inter_op_num_threads = 1
     options.log_severity_level = ERRORS

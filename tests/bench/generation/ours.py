@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 from services.kit.deadline import Deadline
 from services.kit.inference.batcher import BatcherSettings
 from services.kit.inference.bundle import Array
-from services.kit.inference.engine import Device, EngineSettings
+from services.kit.inference.engine import Device, EngineSettings, share_threads
 from services.kit.inference.loading import ModelsSettings
 from services.kit.inference.models import Models
 from services.kit.interpreter import hand_over_soon
@@ -104,6 +104,7 @@ class Inside:
         """Loads it."""
         hand_over_soon()
         engine, registry = EngineSettings(device=device, threads=threads), CollectorRegistry()
+        share_threads(engine)
         settings = ModelsSettings("language", (bundles,), NAME, engine, BatcherSettings())
         # No beginning is kept: prompts come again here, and reading them is what is measured.
         load = loader(GenerationSettings(prefix_mib=0), GenerationMetrics(registry))

@@ -80,6 +80,31 @@ def test_a_session_that_did_not_get_cuda_stops_the_start(tmp_path: Path, monkeyp
     assert "gpu.lock" in raised.value.hint
 
 
+SHARING = """
+import os, sys
+from pathlib import Path
+from services.kit.inference.engine import Engine, EngineSettings, share_threads
+from tests import bundles
+
+settings = EngineSettings(device="cpu", threads=3, spinning=sys.argv[2] == "spinning")
+folder, threads = Path(sys.argv[1]), lambda: len(os.listdir("/proc/self/task"))
+paths = [bundles.add(folder, name, datatype="FP32", width=1).path / "model.onnx" for name in ("a", "b", "c")]
+before = threads()
+share_threads(settings)
+engines = [Engine(path, settings) for path in paths]
+more, inputs = threads() - before, {"a": engines[0].example(1)["a"] + 5, "b": engines[0].example(1)["b"] + 2}
+print(more, *(engine.run(inputs, ["sum"])[0].item() for engine in engines))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="the kernel does not list threads as Linux does")
+@pytest.mark.parametrize(("waiting", "threads"), [("spinning", 2), ("asleep", 6)])
+def test_sessions_share_threads_unless_these_sleep_between_runs(tmp_path: Path, waiting: str, threads: int) -> None:
+    command = [sys.executable, "-c", SHARING, str(tmp_path), waiting]
+    said = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout.splitlines()[-1]
+    assert said.split() == [str(threads), "7.0", "7.0", "7.0"]
+
+
 def test_the_runtime_reports_nothing_to_its_maker(tmp_path: Path) -> None:
     """It would begin with an identifier of the machine in HOME."""
     inherited = {key: value for key, value in os.environ.items() if key not in ("ORT_DISABLE_TELEMETRY", "CI")}
