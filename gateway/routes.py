@@ -246,7 +246,7 @@ class Routes:
             return ModelNotFound(
                 f"model {wanted.name!r} is one of service {other}, and this method asks {service}", model=wanted.name
             )
-        return versions.unknown(wanted)
+        return versions.unknown(wanted, {name for found, name, _ in self._seen if found == service})
 
 
 def _is(model: model_pb2.ModelInfo, wanted: ModelName) -> bool:

@@ -221,6 +221,10 @@ class StartupError(Exception):
         self.hint = hint
 
 
+class SettingsError(StartupError):
+    """A setting is wrong, so that another start would fail in the same way."""
+
+
 def subclasses(base: type[TriviumError] = TriviumError) -> Iterator[type[TriviumError]]:
     """Every error class that is raised: `base` itself and all below it, without the abstract Refusal."""
     if base is not Refusal:

@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry, Counter
 
 from services.kit import address, http, settings, telemetry
 from services.kit.discovery import Registration
-from services.kit.errors import StartupError
+from services.kit.errors import SettingsError, StartupError
 from services.kit.hooks import Admission, Deadlines, Errors, Identify, Observe
 from services.kit.process import ProcessSettings, new_instance_name
 from services.kit.transport.health import READINESS, STARTUP, Health
@@ -38,35 +38,27 @@ Fallback = Callable[[str], Method | None]
 def start(component: str, main: Callable[[S], Coroutine[Any, Any, None]], settings_class: type[S]) -> None:
     """Runs a component until it is told to stop: what `python -m services.vision` does.
 
-    A StartupError ends it with status 1, or WRONG_SETTINGS if another start will fail in the same way, and one line
-    that says what to do.
+    A StartupError ends it with a line that says what to do, and with status 1, or WRONG_SETTINGS where another start
+    would fail in the same way.
     """
     try:
         loaded = _settings(component, settings_class)
-    except StartupError as error:
-        _say(component, error)
-        sys.exit(WRONG_SETTINGS)
-    telemetry.configure_logs(loaded.log, component=component, instance=loaded.instance)
-    try:
+        telemetry.configure_logs(loaded.log, component=component, instance=loaded.instance)
         asyncio.run(main(loaded))
     except StartupError as error:
-        _say(component, error)
-        sys.exit(1)
+        print(f"error: {component}: {error}\n  hint: {error.hint}", file=sys.stderr)
+        sys.exit(WRONG_SETTINGS if isinstance(error, SettingsError) else 1)
 
 
 def _settings(component: str, settings_class: type[S]) -> S:
     loaded = settings.load(settings_class, component)
     instance = loaded.instance or new_instance_name(component)
     if not INSTANCE_NAME.fullmatch(instance):
-        raise StartupError(
+        raise SettingsError(
             f"INSTANCE is {instance!r}",
             hint="use at most 128 letters, digits, '.', '_' and '-', first no sign",
         )
     return dataclasses.replace(loaded, instance=instance)
-
-
-def _say(component: str, error: StartupError) -> None:
-    print(f"error: {component}: {error}\n  hint: {error.hint}", file=sys.stderr)
 
 
 class Server:

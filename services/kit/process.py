@@ -5,7 +5,7 @@ import uuid
 from dataclasses import dataclass, field
 
 from services.kit.discovery.client import ConsulSettings
-from services.kit.errors import StartupError
+from services.kit.errors import SettingsError, StartupError
 from services.kit.settings import setting
 from services.kit.telemetry import LogSettings
 from services.kit.transport.server import ServerLimits
@@ -39,7 +39,7 @@ class ProcessSettings:
         if self.advertise_address == AUTO:
             return _own_address()
         if not self.advertise_address and self.host in ANY_HOST:
-            raise StartupError(
+            raise SettingsError(
                 f"HOST is {self.host!r} and ADVERTISE_ADDRESS is not set",
                 hint="set ADVERTISE_ADDRESS to the address that other machines reach this one by",
             )

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from services.kit.errors import StartupError
+from services.kit.errors import SettingsError
 
 TRUE_WORDS, FALSE_WORDS = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 T = TypeVar("T")
@@ -30,7 +30,7 @@ def load(cls: type[T], component: str, environ: Mapping[str, str] | None = None)
     """An instance of the frozen dataclass `cls`.
 
     Raises:
-        StartupError: an unknown key, a value of the wrong type or out of its range, an unreadable file.
+        SettingsError: an unknown key, a value of the wrong type or out of its range, an unreadable file.
     """
     environ = os.environ if environ is None else environ
     prefix = f"TRIVIUM_{component.upper()}__"
@@ -48,7 +48,7 @@ def load(cls: type[T], component: str, environ: Mapping[str, str] | None = None)
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
             hint = f"did you mean {variable(component, near[0])}?" if near else f"known: {', '.join(sorted(known))}"
-            raise StartupError(f"unknown setting {source}", hint=hint)
+            raise SettingsError(f"unknown setting {source}", hint=hint)
     return _build(cls, values, "")
 
 
@@ -71,7 +71,7 @@ def _from_file(path: Path, config: str) -> Iterator[tuple[str, tuple[str, object
     try:
         content = tomllib.loads(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise StartupError(
+        raise SettingsError(
             f"{config}: cannot read {path}: {error}", hint="give the path of a readable TOML file"
         ) from error
     return _flatten(content, path)
@@ -110,7 +110,7 @@ def _default(field: "dataclasses.Field[Any]") -> Any:
 def _checked(value: Any, bounds: Mapping[str, Any], source: str) -> Any:
     low, high = bounds.get("low"), bounds.get("high")
     if value is not None and ((low is not None and not value >= low) or (high is not None and not value <= high)):
-        raise StartupError(f"{source} is {value}", hint=f"it must lie in [{low}, {'...' if high is None else high}]")
+        raise SettingsError(f"{source} is {value}", hint=f"it must lie in [{low}, {'...' if high is None else high}]")
     return value
 
 
@@ -121,7 +121,7 @@ def _convert(value: object, hint: Any, source: str) -> Any:
         return None if value == "" else _convert(value, next(a for a in arguments if a is not type(None)), source)
     if origin is Literal:
         if value not in arguments:
-            raise StartupError(f"{source} is {value!r}", hint=f"it must be one of {', '.join(map(str, arguments))}")
+            raise SettingsError(f"{source} is {value!r}", hint=f"it must be one of {', '.join(map(str, arguments))}")
         return value
     if origin is tuple:
         items = [part for part in value.split(":") if part] if isinstance(value, str) else value
@@ -129,7 +129,7 @@ def _convert(value: object, hint: Any, source: str) -> Any:
     try:
         return _scalar(value, hint)
     except (ValueError, TypeError):
-        raise StartupError(f"{source} is {value!r}", hint=f"it must be of type {hint.__name__}") from None
+        raise SettingsError(f"{source} is {value!r}", hint=f"it must be of type {hint.__name__}") from None
 
 
 def _scalar(value: object, hint: Any) -> object:

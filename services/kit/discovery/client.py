@@ -10,7 +10,7 @@ import aiohttp
 import consul
 import consul.aio
 
-from services.kit.errors import StartupError
+from services.kit.errors import SettingsError
 from services.kit.settings import setting
 
 TAG = "trivium"  # of every Consul service that a gateway routes to
@@ -35,7 +35,7 @@ async def connect(settings: ConsulSettings) -> AsyncIterator[consul.aio.Consul]:
     """A client of the agent; closed on the way out.
 
     Raises:
-        StartupError: the address is no URL and no host:port.
+        SettingsError: the address is no URL and no host:port.
     """
     scheme, host, port = parse_address(settings.address)
     client = consul.aio.Consul(host, port, scheme=scheme, connections_limit=100, connections_timeout=settings.timeout_s)
@@ -60,7 +60,7 @@ def parse_address(address: str) -> tuple[str, str, int]:
     except ValueError:
         port = None
     if parts.scheme not in ("http", "https") or not parts.hostname or port is None:
-        raise StartupError(
+        raise SettingsError(
             f"CONSUL__ADDRESS is {address!r}", hint="give it as http://host:port, for example http://127.0.0.1:8500"
         )
     return parts.scheme, parts.hostname, port

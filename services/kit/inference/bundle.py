@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from services.kit.errors import StartupError
+from services.kit.errors import SettingsError, StartupError
 from services.kit.inference import manifest_file, strict_json
 from services.kit.inference.manifest import Manifest, TensorSpec
 from services.kit.model_name import BUNDLE_NAME
@@ -267,7 +267,7 @@ def _readable(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StartupError(
+        raise SettingsError(
             f"the bundles in {folder} cannot be read: {error}",
             hint="BUNDLES_DIR names folders that exist and that this user may read, separated by ':'",
         ) from error

@@ -14,7 +14,7 @@ import numpy as np
 import onnxruntime as ort
 import structlog
 
-from services.kit.errors import StartupError
+from services.kit.errors import SettingsError, StartupError
 from services.kit.inference.bundle import Array, TensorSpec
 from services.kit.inference.datatypes import NUMPY, OF_ONNX
 from services.kit.inference.huge_pages import join_pages
@@ -156,7 +156,7 @@ def chosen_device(device: Device) -> Literal["cuda", "cpu"]:
     if device == "auto":
         return "cuda" if has_cuda_driver() else "cpu"
     if device == "cuda" and not has_cuda_driver():
-        raise StartupError(
+        raise SettingsError(
             "ENGINE__DEVICE is cuda, and libcuda.so.1 cannot be loaded",
             hint="install the NVIDIA driver (in a container: the NVIDIA runtime), or set ENGINE__DEVICE=cpu",
         )

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 import structlog
 from prometheus_client import CollectorRegistry
 
-from services.kit.errors import LoadIncomplete, ModelNotFound, StartupError
+from services.kit.errors import LoadIncomplete, ModelNotFound, SettingsError, StartupError
 from services.kit.inference import bundle as bundles
 from services.kit.inference.batcher import BatcherSettings
 from services.kit.inference.bundle import Bundle, Manifest
@@ -231,7 +231,7 @@ class Models(Generic[P]):
     def _check_default(self) -> None:
         default = self._settings.default_model
         if not any(name == default for name, _ in self._loaded):
-            raise StartupError(
+            raise SettingsError(
                 f"DEFAULT_MODEL is {default!r}, which is no bundle here",
                 hint=f"set it to one of: {', '.join(sorted({name for name, _ in self._loaded}))}",
             )

@@ -1,5 +1,7 @@
 """Which endpoints a model's calls may go to, and what a caller hears where there is none."""
 
+from collections.abc import Callable
+
 import pytest
 
 from gateway.endpoint import Endpoint
@@ -180,6 +182,22 @@ def test_an_unknown_model_is_refused_in_tritons_words() -> None:
         with pytest.raises(ModelNotFound) as raised:
             routes(OLD).named(name, version)
         assert raised.value.message == message
+
+
+def test_a_name_like_a_known_one_is_answered_with_it() -> None:
+    found = routes(OLD, endpoint("other", model("digit-rnn"), service="trivium-sequence-v1"))
+    asks: dict[str, Callable[[], Route]] = {
+        "Request for unknown model: 'digit' is not found; did you mean 'digits'?": lambda: found.typed(VISION, "digit"),
+        "Request for unknown model: 'digits-rnn' is not found; did you mean 'digit-rnn'?": lambda: found.named(
+            "digits-rnn", ""
+        ),
+        "Request for unknown model: 'digit-rn' is not found": lambda: found.typed("trivium-language-v1", "digit-rn"),
+        f"Request for unknown model: '{'digits' * 100}' is not found": lambda: found.named("digits" * 100, ""),
+    }
+    for says, ask in asks.items():
+        with pytest.raises(ModelNotFound) as raised:
+            ask()
+        assert raised.value.message == says
 
 
 def test_a_malformed_typed_name_is_refused() -> None:
