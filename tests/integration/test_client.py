@@ -280,7 +280,7 @@ def test_the_commands_load_and_unload_with_the_time_that_it_takes(server: Server
 
 def test_the_command_says_what_to_do_when_nobody_answers() -> None:
     address = f"127.0.0.1:{free_port()}"
-    command = [sys.executable, "-c", "from trivium.client.main import main; main()", "health", "--address", address]
+    command = [sys.executable, "-c", "from trivium.command import main; main()", "health", "--address", address]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     assert (ended.returncode, ended.stdout) == (3, "")
     first, second = ended.stderr.splitlines()

@@ -68,7 +68,7 @@ class Run:
         raise AssertionError(f"the launcher ended before it said {pattern!r}:\n{self.output}")
 
     def trivium(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
-        command = [sys.executable, "-c", "from trivium.client.main import main; main()", *arguments]
+        command = [sys.executable, "-c", "from trivium.command import main; main()", *arguments]
         return subprocess.run(
             command, cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=30, check=False
         )
@@ -242,14 +242,14 @@ def test_a_taken_port_is_found_before_anything_starts(run: Run, tmp_path: Path) 
 
 def test_without_a_run_there_are_no_processes(run: Run, tmp_path: Path) -> None:
     environment = run.environment | {"TRIVIUM_RUN_DIR": str(tmp_path / "none")}
-    command = [sys.executable, "-c", "from trivium.client.main import main; main()", "ps", "--json"]
+    command = [sys.executable, "-c", "from trivium.command import main; main()", "ps", "--json"]
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=False)
     assert (ended.returncode, json.loads(ended.stdout)) == (0, [])
 
 
 def test_who_asks_at_the_wrong_place_learns_how_to_ask_this_run(run: Run, tmp_path: Path) -> None:
     environment = run.environment | {"TRIVIUM_RUN_DIR": str(tmp_path / "none")}
-    command = [sys.executable, "-c", "from trivium.client.main import main; main()", "ps"]
+    command = [sys.executable, "-c", "from trivium.command import main; main()", "ps"]
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=False)
     assert f"no run is up in {tmp_path}/none" in ended.stderr
     assert f"TRIVIUM_RUN_DIR='{run.folder}' .venv/bin/trivium ps    # {run.address}\n" in ended.stderr

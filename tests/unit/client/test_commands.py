@@ -1,5 +1,6 @@
 """The words of the `trivium` command."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -37,9 +38,17 @@ def test_nobody_there_and_no_answer_are_told_apart_from_what_a_server_says() -> 
 
 def ended(arguments: str, redirected: str) -> "subprocess.CompletedProcess[str]":
     """`trivium`, as a shell starts it."""
-    code = "from trivium.client.main import main; main()"
+    code = "from trivium.command import main; main()"
     command = f"exec '{sys.executable}' -c '{code}' {arguments} {redirected}"
     return subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_an_interrupt_while_libraries_are_loaded_is_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "click.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    command = [sys.executable, "-c", "from trivium.command import main; main()", "ps"]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    found = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert (found.returncode, found.stdout, found.stderr) == (130, "", "")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is full")
