@@ -20,14 +20,14 @@ class Delivery:
         self._log = structlog.get_logger()
 
     def ran(self, runs: list[Made], news: list[News], wasted: int) -> None:
-        """Counts runs, `wasted` of whose tokens nobody waited for, and hands over what was made of some texts."""
+        """Hands over what was made of some texts, and counts runs, `wasted` of whose tokens nobody waited for."""
+        for one in news:
+            self._hand_over(one)
         for run in runs:
             self._metrics.ran(run.kind, run.rows, run.tokens, run.made, run.seconds)
             self.statistics.record_run(run.rows, 0.0, sum(run.seconds), 0.0, times=len(run.seconds))
         if wasted:
             self._metrics.wasted(wasted)
-        for one in news:
-            self._hand_over(one)
 
     def fail(self, sequence: Sequence, reason: str, error: TriviumError) -> None:
         """A text ends with an error; `reason` is "expired" or "failed"."""
