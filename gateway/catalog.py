@@ -105,6 +105,10 @@ class Catalog:
         """
         self._must_know()
         endpoints = self._fleet.endpoints()
+        served = self._fleet.routes.services_of(name)
+        if served and not any(endpoint.service in served for endpoint in endpoints):
+            which = ", ".join(sorted(served))
+            raise NoInstance(f"model {name!r} is one of {which}, which has no instance at the moment", model=name)
         services = {endpoint.service for endpoint in endpoints if _knows(endpoint, name)}
         asked = [e for e in endpoints if not e.any_model and (not services or e.service in services)]
         if not asked:

@@ -213,6 +213,10 @@ class Routes:
         """Whether some instance takes calls."""
         return any(group.endpoints for group in self._groups.values())
 
+    def services_of(self, name: str) -> set[str]:
+        """Those that have, or had, a model of that name."""
+        return {found for found, known, _ in self._seen if known == name and found != ANY}
+
     def endpoints(self, service: str) -> list[Endpoint]:
         """Those of a service that take calls."""
         group = self._groups.get(service)

@@ -26,16 +26,17 @@ class ModelName:
             InvalidField: the version is no positive decimal number, or a part is missing.
         """
         if len(text) > MAX_LENGTH:
-            raise _invalid(f"a model's name has at most {MAX_LENGTH} characters, got {len(text)}", str(len(text)))
+            message = f"model has {len(text)} characters, and a model's name has at most {MAX_LENGTH}"
+            raise InvalidField(message, field="model", limit=str(MAX_LENGTH), value=str(len(text)))
         name, colon, version = text.partition(":")
         if colon:
             number = version_number(version)
             if not name or number is None:
-                raise _invalid(f"{text!r} is not name:version with a version of 1 or more", text)
+                raise _malformed(text, "name:version with a version of 1 or more")
             return cls(name, version=number)
         name, at, label = text.partition("@")
         if at and not (name and label):
-            raise _invalid(f"{text!r} is not name@label", text)
+            raise _malformed(text, "name@label")
         return cls(name, label=label or None)
 
     def __str__(self) -> str:
@@ -65,5 +66,6 @@ def bundle_name(text: str, field: str = "model") -> str:
     return text
 
 
-def _invalid(message: str, value: str) -> InvalidField:
-    return InvalidField(message, field="model", limit=str(MAX_LENGTH), value=value)
+def _malformed(text: str, form: str) -> InvalidField:
+    message = f"model is {text!r}, which is not {form}: it is NAME, NAME:VERSION or NAME@LABEL"
+    return InvalidField(message, field="model", limit=form, value=text)

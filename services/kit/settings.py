@@ -30,7 +30,8 @@ def load(cls: type[T], component: str, environ: Mapping[str, str] | None = None)
     """An instance of the frozen dataclass `cls`.
 
     Raises:
-        SettingsError: an unknown key, a value of the wrong type or out of its range, an unreadable file.
+        SettingsError: an unknown key, or one with too few underscores; a value of the wrong type or out of its range;
+            an unreadable file.
     """
     environ = os.environ if environ is None else environ
     prefix = f"TRIVIUM_{component.upper()}__"
@@ -44,6 +45,11 @@ def load(cls: type[T], component: str, environ: Mapping[str, str] | None = None)
         if name.startswith(prefix) and name != config
     )
     known = set(keys(cls))
+    spelt = {meant.replace("__", "_"): meant for meant in (variable(component, key) for key in known)}
+    for name in environ:
+        meant = spelt.get(name.replace("__", "_"), name)
+        if meant != name and not name.startswith(prefix):
+            raise SettingsError(f"unknown setting {name}", hint=f"did you mean {meant}?")
     for key, (source, _) in values.items():
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)

@@ -177,7 +177,7 @@ class Writer:
                 f"{field} and {field}_token_ids are both given, and one of them is what the model gets", field=field
             )
         if tokens:
-            _check_count(field, len(tokens), self._most(field))  # before each of them is looked at
+            _check_count(f"{field}_token_ids", len(tokens), self._most(field))  # before each of them is looked at
             wishes.check_tokens(f"{field}_token_ids", tokens, self.generation)
             return list(tokens)
         encoded = await self.encode(text, field)
@@ -232,7 +232,7 @@ class Writer:
 
 def _check_count(field: str, tokens: int, limit: int) -> None:
     if tokens > limit:
-        raise _too_many(field, tokens, limit, "of one text")
+        raise _too_many(field, tokens, limit)
 
 
 def _too_many(field: str, tokens: int, limit: int, what: str = "") -> InputTooLarge:

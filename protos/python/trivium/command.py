@@ -2,7 +2,7 @@
 
 import sys
 
-INTERRUPTED = 130
+INTERRUPTED = 130  # the exit status, as a shell gives it
 
 
 def main() -> None:

@@ -113,7 +113,7 @@ async def test_values_at_their_limits_are_taken(place: Place) -> None:
 
 @pytest.mark.parametrize("tokens", [True, False], ids=["tokens", "text"])
 async def test_a_prompt_below_at_and_over_the_limit(place: Place, tokens: bool) -> None:
-    begin = 0 if tokens else 1  # which a text gets
+    begin, field = (0, "prompt_token_ids") if tokens else (1, "prompt")  # a text gets a beginning
 
     def prompt(count: int, **fields: Any) -> dict[str, Any]:
         own = {"prompt_token_ids": [97] * count} if tokens else {"prompt": "a" * (count - begin)}
@@ -123,8 +123,8 @@ async def test_a_prompt_below_at_and_over_the_limit(place: Place, tokens: bool) 
     assert (below.prompt_tokens, len(below.tokens)) == (MAX_TOKENS - 1, 1)
     at = await place.caller.text(**prompt(MAX_TOKENS))
     assert (at.prompt_tokens, at.tokens, at.text) == (MAX_TOKENS, [], "")
-    assert await generate_refused(place, **prompt(MAX_TOKENS + 1)) == too_large("prompt")
-    assert await generate_refused(place, **prompt(100_000)) == too_large("prompt")
+    assert await generate_refused(place, **prompt(MAX_TOKENS + 1)) == too_large(field)
+    assert await generate_refused(place, **prompt(100_000)) == too_large(field)
     assert await generate_refused(place, **prompt(MAX_TOKENS - 1, max_new_tokens=2)) == too_large("max_new_tokens")
     assert await generate_refused(place, **prompt(MAX_TOKENS, max_new_tokens=1)) == too_large("max_new_tokens")
     assert await generate_refused(place, **prompt(2, max_new_tokens=2**32 - 1)) == too_large("max_new_tokens")
@@ -136,8 +136,8 @@ async def test_a_prompt_below_at_and_over_the_limit(place: Place, tokens: bool) 
 async def test_a_source_text_has_a_limit_of_its_own(place: Place) -> None:
     fits = await place.caller.text(model="translate", prompt="a" * (MAX_SOURCE - 1), max_new_tokens=3)
     assert fits.prompt_tokens == MAX_SOURCE
-    expected = too_large("prompt")
-    assert await generate_refused(place, model="translate", prompt="a" * MAX_SOURCE) == expected
-    assert await generate_refused(place, model="translate", prompt_token_ids=[97] * (MAX_SOURCE + 1)) == expected
+    too_long, tokens = "a" * MAX_SOURCE, [97] * (MAX_SOURCE + 1)
+    assert await generate_refused(place, model="translate", prompt=too_long) == too_large("prompt")
+    assert await generate_refused(place, model="translate", prompt_token_ids=tokens) == too_large("prompt_token_ids")
     late = await generate_refused(place, model="translate", prompt="a", max_new_tokens=MAX_SOURCE)
     assert late == too_large("max_new_tokens")

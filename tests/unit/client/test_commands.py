@@ -16,6 +16,7 @@ from google.rpc.error_details_pb2 import ErrorInfo
 from trivium.client.commands import _lines, classify, explain, health, models, silent
 from trivium.client.errors import TriviumCallError
 from trivium.client.language_commands import classify_text, embed_text, generate, score, tokenize
+from trivium.client.main import main
 from trivium.client.sequence_commands import forecast, track
 
 
@@ -49,6 +50,15 @@ def test_an_interrupt_while_libraries_are_loaded_is_no_traceback(tmp_path: Path)
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
     found = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert (found.returncode, found.stdout, found.stderr) == (130, "", "")
+
+
+def test_an_interrupted_command_ends_with_130_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("trivium.client.main._load", lambda entry: click.Command("models", callback=interrupted))
+    found = CliRunner().invoke(main, ["models"])
+    assert (found.exit_code, found.output) == (130, "")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is full")

@@ -169,6 +169,17 @@ async def test_without_instances_nothing_can_be_loaded() -> None:
         await ModelServicer((await catalog())[0]).load_model(models_pb2.LoadModelRequest(model="m"), CALL)
 
 
+async def test_a_load_where_the_service_of_the_model_has_no_instance_says_so() -> None:
+    found, gateway = await catalog(a=plain)
+    other = dataclasses.replace(instance("b"), service="trivium-audio-v1")
+    gateway._connect("b:1").models = (model("chirps"),)
+    gateway.fleet.changed("trivium-audio-v1", [other])
+    await gateway.settle()
+    gateway.fleet.changed(VISION, [instance("a", "maintenance")])
+    with pytest.raises(NoInstance, match=f"model 'digits' is one of {VISION}, which has no instance at the moment"):
+        await ModelServicer(found).load_model(models_pb2.LoadModelRequest(model="digits"), CALL)
+
+
 async def test_health_names_every_model_that_was_ever_ready() -> None:
     found, gateway = await catalog(a=plain)
     assert found.health() == {"model/digits": True, "model/digits/1": True}

@@ -18,6 +18,13 @@ def test_a_malformed_name_is_refused_with_its_field(text: str) -> None:
     assert caught.value.metadata["field"] == "model"
 
 
+def test_the_refusal_of_a_malformed_name_says_how_names_are_written() -> None:
+    with pytest.raises(InvalidField, match=r"model is 'a:x', which is not name:version .*: it is NAME, NAME:VERSION"):
+        ModelName.parse("a:x")
+    with pytest.raises(InvalidField, match="model has 257 characters, and a model's name has at most 256"):
+        ModelName.parse("a" * 257)
+
+
 @given(st.text(max_size=300))
 def test_any_text_is_a_name_or_refused(text: str) -> None:
     try:

@@ -4,7 +4,7 @@ from typing import Literal
 
 import pytest
 
-from services.kit.errors import StartupError
+from services.kit.errors import SettingsError, StartupError
 from services.kit.process import ProcessSettings
 from services.kit.settings import keys, load, setting, variable
 
@@ -70,6 +70,15 @@ def test_a_mistake_stops_the_start_and_says_what_to_do(name: str, value: str, sa
         load(Example, "vision", {f"TRIVIUM_VISION__{name}": value})
     assert name in str(caught.value)
     assert says in caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["TRIVIUM_VISION_BATCHER__MAX_BATCH", "TRIVIUM_VISION_BATCHER_MAX_BATCH"])
+def test_a_setting_with_too_few_underscores_is_not_passed_over(name: str) -> None:
+    with pytest.raises(SettingsError, match=name) as caught:
+        load(Example, "vision", {name: "8"})
+    assert caught.value.hint == "did you mean TRIVIUM_VISION__BATCHER__MAX_BATCH?"
+    kubernetes = {"TRIVIUM_VISION_SERVICE_HOST": "10.0.0.1", "TRIVIUM_VISION_PORT_8001_TCP_PORT": "8001"}
+    assert load(Example, "vision", kubernetes) == load(Example, "vision", {})
 
 
 def test_a_mistake_in_the_file_names_the_file(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def too_many() -> list[int]:
 @pytest.mark.parametrize(
     ("request_", "field"),
     [
-        (pb.GenerateRequest(prompt_token_ids=too_many()), "prompt"),
+        (pb.GenerateRequest(prompt_token_ids=too_many()), "prompt_token_ids"),
         (
             pb.GenerateRequest(prompt="a", continue_from=pb.ContinueFrom(generated_token_ids=too_many())),
             "continue_from.generated_token_ids",
@@ -74,8 +74,8 @@ def too_many() -> list[int]:
             pb.GenerateRequest(prompt="a", n=2, continue_from=pb.ContinueFrom(further=[pb.TokenIds(ids=too_many())])),
             "continue_from.further[0].ids",
         ),
-        (pb.ScoreRequest(context_token_ids=too_many(), text="a"), "context"),
-        (pb.ScoreRequest(context="a", text_token_ids=too_many()), "text"),
+        (pb.ScoreRequest(context_token_ids=too_many(), text="a"), "context_token_ids"),
+        (pb.ScoreRequest(context="a", text_token_ids=too_many()), "text_token_ids"),
     ],
 )
 async def test_so_many_tokens_are_refused_before_each_of_them_is_looked_at(request_: Message, field: str) -> None:

@@ -25,12 +25,13 @@ from trivium.client.commands import (
 from trivium.client.errors import TriviumCallError
 from trivium.client.generation import LARGEST_SEED
 from trivium.client.output import as_json, complain, quoted, table
-from trivium.client.progress import INTERRUPTED, terminable
+from trivium.client.progress import terminable
 from trivium.client.results import Classification
 from trivium.client.text_results import TokenLogprob
 from trivium.client.values import LARGEST_COUNT
 from trivium.client.words import Words
 from trivium.client.writing import Documented, Written
+from trivium.command import INTERRUPTED
 
 Command = TypeVar("Command", bound=Callable[..., None])
 

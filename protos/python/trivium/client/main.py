@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from trivium.command import INTERRUPTED
+
 # grpc's C core writes notes on its own connections to standard error; what matters comes back as an error of the call.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
@@ -26,6 +28,13 @@ class Commands(click.Group):
                 raise
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be flushed
             sys.exit("Error: the output cannot be written: there is no space left")
+
+    def invoke(self, context: click.Context) -> Any:
+        """Ends without a word where somebody interrupts it."""
+        try:
+            return super().invoke(context)
+        except KeyboardInterrupt:
+            context.exit(INTERRUPTED)
 
     def list_commands(self, context: click.Context) -> list[str]:
         return sorted({found.name for found in _entries()})

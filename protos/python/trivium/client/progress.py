@@ -13,7 +13,7 @@ from types import TracebackType
 from trivium.client.output import complain
 from trivium.client.results import TrackAnswer
 
-FAILED, INTERRUPTED, TERMINATED = 1, 128 + signal.SIGINT, 128 + signal.SIGTERM  # exit codes, as a shell gives them
+FAILED, TERMINATED = 1, 128 + signal.SIGTERM  # exit codes, as a shell gives them
 
 
 class Progress:

@@ -18,10 +18,11 @@ from trivium.client.commands import SOME_FAILED, address_option, connection, mod
 from trivium.client.errors import TriviumCallError
 from trivium.client.live import SHOWN, LiveChart, Printed, picture, width
 from trivium.client.output import as_json, complain, table
-from trivium.client.progress import INTERRUPTED, Progress, terminable
+from trivium.client.progress import Progress, terminable
 from trivium.client.results import Forecast, Model
 from trivium.client.series import ColumnError, NoNumbers, SeriesError, messages, opened
 from trivium.client.values import LARGEST_COUNT
+from trivium.command import INTERRUPTED
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
