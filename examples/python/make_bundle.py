@@ -4,7 +4,7 @@ To be run in a checkout (.venv/bin/python). The model takes FP32 [batch, 3, heig
 gives one score a class; change the manifest below for anything else. FOLDER is what BUNDLES_DIR names.
 """
 
-import sys
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +15,26 @@ from services.kit.inference.manifest import ImagePreprocessing, Manifest, Postpr
 
 
 def main() -> None:
-    path, folder, name, *classes = sys.argv[1:]
-    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    parser = argparse.ArgumentParser(description="Makes a bundle of an ONNX image classifier.")
+    parser.add_argument(
+        "model", type=Path, help="the ONNX file: FP32 [batch, 3, height, width] in, a score a class out"
+    )
+    parser.add_argument("folder", type=Path, help="what BUNDLES_DIR names; the bundle becomes FOLDER/NAME/1")
+    parser.add_argument("name")
+    parser.add_argument("classes", nargs="+", help="in the order of the scores")
+    given = parser.parse_args()
+    path, folder, name, classes = given.model, given.folder, given.name, given.classes
+    try:
+        session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's own classes share no other base
+        parser.error(f"{path} cannot be loaded: {error}")
     image, scores = session.get_inputs()[0], session.get_outputs()[0]
+    if image.type != "tensor(float)" or len(image.shape) != 4 or image.shape[1] != 3:
+        parser.error(
+            f"{path} takes {image.type} {image.shape}, and this script knows FP32 [batch, 3, height, width] only"
+        )
+    if scores.shape[-1] != len(classes):
+        parser.error(f"{path} gives scores {scores.shape}, and {len(classes)} classes are named")
     height, width = image.shape[2:]
     manifest = Manifest(
         format=1,
@@ -38,15 +55,15 @@ def main() -> None:
     example = np.random.default_rng(0).random((2, 3, height, width), np.float32)
     answers = session.run([scores.name], {image.name: example})[0]
     made = bundle.write(
-        Path(folder),
+        folder,
         name,
         version=1,
-        model=Path(path).read_bytes(),
+        model=path.read_bytes(),
         manifest=manifest,
         inputs={image.name: example},
         outputs={scores.name: answers},
     )
-    print(f"wrote {made.path}; serve it with TRIVIUM_VISION__BUNDLES_DIR={Path(folder).resolve()} make run")
+    print(f"wrote {made.path}; serve it with TRIVIUM_VISION__BUNDLES_DIR={folder.resolve()} make run")
 
 
 if __name__ == "__main__":

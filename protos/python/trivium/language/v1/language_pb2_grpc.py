@@ -31,7 +31,7 @@ class LanguageServiceStub:
     A text is UTF-8; a token is an integer in [0, size of the vocabulary). The bundle's card says what the model was made
     for and how many tokens it takes. On the CPU a text gets the same tokens to the bit alone and beside others.
 
-    Every call may fail with INVALID_ARGUMENT (INVALID_FIELD, INPUT_TOO_LARGE), NOT_FOUND (MODEL_NOT_FOUND),
+    Every call may fail with INVALID_ARGUMENT (MALFORMED_REQUEST, INVALID_FIELD, INPUT_TOO_LARGE), NOT_FOUND (MODEL_NOT_FOUND),
     UNIMPLEMENTED (UNSUPPORTED_BY_MODEL), RESOURCE_EXHAUSTED (QUEUE_FULL, DEADLINE_UNREACHABLE), DEADLINE_EXCEEDED
     (DEADLINE_EXPIRED) and UNAVAILABLE (NO_INSTANCE, MODEL_UNLOADED, DRAINING); the words in parentheses are the reason
     in google.rpc.ErrorInfo. Trailing metadata names the model, version and instance that answered and where the time
@@ -82,7 +82,7 @@ class LanguageServiceServicer:
     A text is UTF-8; a token is an integer in [0, size of the vocabulary). The bundle's card says what the model was made
     for and how many tokens it takes. On the CPU a text gets the same tokens to the bit alone and beside others.
 
-    Every call may fail with INVALID_ARGUMENT (INVALID_FIELD, INPUT_TOO_LARGE), NOT_FOUND (MODEL_NOT_FOUND),
+    Every call may fail with INVALID_ARGUMENT (MALFORMED_REQUEST, INVALID_FIELD, INPUT_TOO_LARGE), NOT_FOUND (MODEL_NOT_FOUND),
     UNIMPLEMENTED (UNSUPPORTED_BY_MODEL), RESOURCE_EXHAUSTED (QUEUE_FULL, DEADLINE_UNREACHABLE), DEADLINE_EXCEEDED
     (DEADLINE_EXPIRED) and UNAVAILABLE (NO_INSTANCE, MODEL_UNLOADED, DRAINING); the words in parentheses are the reason
     in google.rpc.ErrorInfo. Trailing metadata names the model, version and instance that answered and where the time
@@ -184,7 +184,7 @@ class LanguageService:
     A text is UTF-8; a token is an integer in [0, size of the vocabulary). The bundle's card says what the model was made
     for and how many tokens it takes. On the CPU a text gets the same tokens to the bit alone and beside others.
 
-    Every call may fail with INVALID_ARGUMENT (INVALID_FIELD, INPUT_TOO_LARGE), NOT_FOUND (MODEL_NOT_FOUND),
+    Every call may fail with INVALID_ARGUMENT (MALFORMED_REQUEST, INVALID_FIELD, INPUT_TOO_LARGE), NOT_FOUND (MODEL_NOT_FOUND),
     UNIMPLEMENTED (UNSUPPORTED_BY_MODEL), RESOURCE_EXHAUSTED (QUEUE_FULL, DEADLINE_UNREACHABLE), DEADLINE_EXCEEDED
     (DEADLINE_EXPIRED) and UNAVAILABLE (NO_INSTANCE, MODEL_UNLOADED, DRAINING); the words in parentheses are the reason
     in google.rpc.ErrorInfo. Trailing metadata names the model, version and instance that answered and where the time

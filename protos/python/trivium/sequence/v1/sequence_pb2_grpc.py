@@ -33,7 +33,7 @@ class SequenceServiceStub:
     series may be. NaN and infinity are refused, unless the bundle allows them. A series gives the same bits alone and
     beside others, whole and step by step.
 
-    Every call may fail with INVALID_ARGUMENT (INVALID_FIELD, INPUT_TOO_LARGE), NOT_FOUND (MODEL_NOT_FOUND),
+    Every call may fail with INVALID_ARGUMENT (MALFORMED_REQUEST, INVALID_FIELD, INPUT_TOO_LARGE), NOT_FOUND (MODEL_NOT_FOUND),
     UNIMPLEMENTED (UNSUPPORTED_BY_MODEL), RESOURCE_EXHAUSTED (QUEUE_FULL, DEADLINE_UNREACHABLE), DEADLINE_EXCEEDED
     (DEADLINE_EXPIRED) and UNAVAILABLE (NO_INSTANCE, MODEL_UNLOADED, DRAINING); the words in parentheses are the reason
     in google.rpc.ErrorInfo. Trailing metadata names the model, version and instance that answered and where the time
@@ -71,7 +71,7 @@ class SequenceServiceServicer:
     series may be. NaN and infinity are refused, unless the bundle allows them. A series gives the same bits alone and
     beside others, whole and step by step.
 
-    Every call may fail with INVALID_ARGUMENT (INVALID_FIELD, INPUT_TOO_LARGE), NOT_FOUND (MODEL_NOT_FOUND),
+    Every call may fail with INVALID_ARGUMENT (MALFORMED_REQUEST, INVALID_FIELD, INPUT_TOO_LARGE), NOT_FOUND (MODEL_NOT_FOUND),
     UNIMPLEMENTED (UNSUPPORTED_BY_MODEL), RESOURCE_EXHAUSTED (QUEUE_FULL, DEADLINE_UNREACHABLE), DEADLINE_EXCEEDED
     (DEADLINE_EXPIRED) and UNAVAILABLE (NO_INSTANCE, MODEL_UNLOADED, DRAINING); the words in parentheses are the reason
     in google.rpc.ErrorInfo. Trailing metadata names the model, version and instance that answered and where the time
@@ -145,7 +145,7 @@ class SequenceService:
     series may be. NaN and infinity are refused, unless the bundle allows them. A series gives the same bits alone and
     beside others, whole and step by step.
 
-    Every call may fail with INVALID_ARGUMENT (INVALID_FIELD, INPUT_TOO_LARGE), NOT_FOUND (MODEL_NOT_FOUND),
+    Every call may fail with INVALID_ARGUMENT (MALFORMED_REQUEST, INVALID_FIELD, INPUT_TOO_LARGE), NOT_FOUND (MODEL_NOT_FOUND),
     UNIMPLEMENTED (UNSUPPORTED_BY_MODEL), RESOURCE_EXHAUSTED (QUEUE_FULL, DEADLINE_UNREACHABLE), DEADLINE_EXCEEDED
     (DEADLINE_EXPIRED) and UNAVAILABLE (NO_INSTANCE, MODEL_UNLOADED, DRAINING); the words in parentheses are the reason
     in google.rpc.ErrorInfo. Trailing metadata names the model, version and instance that answered and where the time

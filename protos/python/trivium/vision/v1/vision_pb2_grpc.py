@@ -31,7 +31,7 @@ class VisionServiceStub:
     An image is the bytes of a JPEG, PNG, WebP or BMP file in any colour mode; its EXIF orientation is applied. A file
     has at most 16 MiB and 40 million pixels (both settings of the service). Of an animation the first frame counts.
 
-    Every call may fail with INVALID_ARGUMENT (INVALID_FIELD, IMAGE_UNREADABLE, INPUT_TOO_LARGE), NOT_FOUND
+    Every call may fail with INVALID_ARGUMENT (MALFORMED_REQUEST, INVALID_FIELD, IMAGE_UNREADABLE, INPUT_TOO_LARGE), NOT_FOUND
     (MODEL_NOT_FOUND), UNIMPLEMENTED (UNSUPPORTED_BY_MODEL), RESOURCE_EXHAUSTED (QUEUE_FULL, DEADLINE_UNREACHABLE),
     DEADLINE_EXCEEDED (DEADLINE_EXPIRED) and UNAVAILABLE (NO_INSTANCE, MODEL_UNLOADED, DRAINING); the words in
     parentheses are the reason in google.rpc.ErrorInfo. Trailing metadata names the model, version and instance that
@@ -68,7 +68,7 @@ class VisionServiceServicer:
     An image is the bytes of a JPEG, PNG, WebP or BMP file in any colour mode; its EXIF orientation is applied. A file
     has at most 16 MiB and 40 million pixels (both settings of the service). Of an animation the first frame counts.
 
-    Every call may fail with INVALID_ARGUMENT (INVALID_FIELD, IMAGE_UNREADABLE, INPUT_TOO_LARGE), NOT_FOUND
+    Every call may fail with INVALID_ARGUMENT (MALFORMED_REQUEST, INVALID_FIELD, IMAGE_UNREADABLE, INPUT_TOO_LARGE), NOT_FOUND
     (MODEL_NOT_FOUND), UNIMPLEMENTED (UNSUPPORTED_BY_MODEL), RESOURCE_EXHAUSTED (QUEUE_FULL, DEADLINE_UNREACHABLE),
     DEADLINE_EXCEEDED (DEADLINE_EXPIRED) and UNAVAILABLE (NO_INSTANCE, MODEL_UNLOADED, DRAINING); the words in
     parentheses are the reason in google.rpc.ErrorInfo. Trailing metadata names the model, version and instance that
@@ -133,7 +133,7 @@ class VisionService:
     An image is the bytes of a JPEG, PNG, WebP or BMP file in any colour mode; its EXIF orientation is applied. A file
     has at most 16 MiB and 40 million pixels (both settings of the service). Of an animation the first frame counts.
 
-    Every call may fail with INVALID_ARGUMENT (INVALID_FIELD, IMAGE_UNREADABLE, INPUT_TOO_LARGE), NOT_FOUND
+    Every call may fail with INVALID_ARGUMENT (MALFORMED_REQUEST, INVALID_FIELD, IMAGE_UNREADABLE, INPUT_TOO_LARGE), NOT_FOUND
     (MODEL_NOT_FOUND), UNIMPLEMENTED (UNSUPPORTED_BY_MODEL), RESOURCE_EXHAUSTED (QUEUE_FULL, DEADLINE_UNREACHABLE),
     DEADLINE_EXCEEDED (DEADLINE_EXPIRED) and UNAVAILABLE (NO_INSTANCE, MODEL_UNLOADED, DRAINING); the words in
     parentheses are the reason in google.rpc.ErrorInfo. Trailing metadata names the model, version and instance that

@@ -32,7 +32,7 @@ class VisionServiceStub:
     An image is the bytes of a JPEG, PNG, WebP or BMP file in any colour mode; its EXIF orientation is applied. A file
     has at most 16 MiB and 40 million pixels (both settings of the service). Of an animation the first frame counts.
 
-    Every call may fail with INVALID_ARGUMENT (INVALID_FIELD, IMAGE_UNREADABLE, INPUT_TOO_LARGE), NOT_FOUND
+    Every call may fail with INVALID_ARGUMENT (MALFORMED_REQUEST, INVALID_FIELD, IMAGE_UNREADABLE, INPUT_TOO_LARGE), NOT_FOUND
     (MODEL_NOT_FOUND), UNIMPLEMENTED (UNSUPPORTED_BY_MODEL), RESOURCE_EXHAUSTED (QUEUE_FULL, DEADLINE_UNREACHABLE),
     DEADLINE_EXCEEDED (DEADLINE_EXPIRED) and UNAVAILABLE (NO_INSTANCE, MODEL_UNLOADED, DRAINING); the words in
     parentheses are the reason in google.rpc.ErrorInfo. Trailing metadata names the model, version and instance that
@@ -65,7 +65,7 @@ class VisionServiceAsyncStub(VisionServiceStub):
     An image is the bytes of a JPEG, PNG, WebP or BMP file in any colour mode; its EXIF orientation is applied. A file
     has at most 16 MiB and 40 million pixels (both settings of the service). Of an animation the first frame counts.
 
-    Every call may fail with INVALID_ARGUMENT (INVALID_FIELD, IMAGE_UNREADABLE, INPUT_TOO_LARGE), NOT_FOUND
+    Every call may fail with INVALID_ARGUMENT (MALFORMED_REQUEST, INVALID_FIELD, IMAGE_UNREADABLE, INPUT_TOO_LARGE), NOT_FOUND
     (MODEL_NOT_FOUND), UNIMPLEMENTED (UNSUPPORTED_BY_MODEL), RESOURCE_EXHAUSTED (QUEUE_FULL, DEADLINE_UNREACHABLE),
     DEADLINE_EXCEEDED (DEADLINE_EXPIRED) and UNAVAILABLE (NO_INSTANCE, MODEL_UNLOADED, DRAINING); the words in
     parentheses are the reason in google.rpc.ErrorInfo. Trailing metadata names the model, version and instance that
@@ -94,7 +94,7 @@ class VisionServiceServicer(metaclass=_abc_1.ABCMeta):
     An image is the bytes of a JPEG, PNG, WebP or BMP file in any colour mode; its EXIF orientation is applied. A file
     has at most 16 MiB and 40 million pixels (both settings of the service). Of an animation the first frame counts.
 
-    Every call may fail with INVALID_ARGUMENT (INVALID_FIELD, IMAGE_UNREADABLE, INPUT_TOO_LARGE), NOT_FOUND
+    Every call may fail with INVALID_ARGUMENT (MALFORMED_REQUEST, INVALID_FIELD, IMAGE_UNREADABLE, INPUT_TOO_LARGE), NOT_FOUND
     (MODEL_NOT_FOUND), UNIMPLEMENTED (UNSUPPORTED_BY_MODEL), RESOURCE_EXHAUSTED (QUEUE_FULL, DEADLINE_UNREACHABLE),
     DEADLINE_EXCEEDED (DEADLINE_EXPIRED) and UNAVAILABLE (NO_INSTANCE, MODEL_UNLOADED, DRAINING); the words in
     parentheses are the reason in google.rpc.ErrorInfo. Trailing metadata names the model, version and instance that
