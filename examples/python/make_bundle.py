@@ -14,11 +14,12 @@ from services.kit.inference import bundle
 from services.kit.inference.manifest import ImagePreprocessing, Manifest, Postprocessing, TensorSpec
 
 
+TAKEN = "FP32 [batch, 3, height, width]"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Makes a bundle of an ONNX image classifier.")
-    parser.add_argument(
-        "model", type=Path, help="the ONNX file: FP32 [batch, 3, height, width] in, a score a class out"
-    )
+    parser.add_argument("model", type=Path, help=f"the ONNX file: {TAKEN} in, a score for each class out")
     parser.add_argument("folder", type=Path, help="what BUNDLES_DIR names; the bundle becomes FOLDER/NAME/1")
     parser.add_argument("name")
     parser.add_argument("classes", nargs="+", help="in the order of the scores")
@@ -29,11 +30,12 @@ def main() -> None:
     except Exception as error:  # onnxruntime's own classes share no other base
         parser.error(f"{path} cannot be loaded: {error}")
     image, scores = session.get_inputs()[0], session.get_outputs()[0]
-    if image.type != "tensor(float)" or len(image.shape) != 4 or image.shape[1] != 3:
+    known = len(image.shape) == 4 and image.shape[1] == 3 and all(isinstance(size, int) for size in image.shape[2:])
+    if image.type != "tensor(float)" or not known:
         parser.error(
-            f"{path} takes {image.type} {image.shape}, and this script knows FP32 [batch, 3, height, width] only"
+            f"{path} takes {image.type} {image.shape}, and this script knows {TAKEN} with sizes that are given"
         )
-    if scores.shape[-1] != len(classes):
+    if isinstance(scores.shape[-1], int) and scores.shape[-1] != len(classes):
         parser.error(f"{path} gives scores {scores.shape}, and {len(classes)} classes are named")
     height, width = image.shape[2:]
     manifest = Manifest(
