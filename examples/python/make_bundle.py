@@ -13,7 +13,6 @@ import onnxruntime as ort
 from services.kit.inference import bundle
 from services.kit.inference.manifest import ImagePreprocessing, Manifest, Postprocessing, TensorSpec
 
-
 TAKEN = "FP32 [batch, 3, height, width]"
 
 
