@@ -48,6 +48,17 @@ def test_a_signal_ends_the_command_with_its_state_saved(
     assert state.read_bytes() == STATE.pack(1, 1.0)
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is full")
+def test_answers_for_which_there_is_no_room_are_not_blamed_on_the_series(server: SequenceServer) -> None:
+    whole = (sys.executable, "-c", "from trivium.command import main; main()", "track")
+    command = [*whole, "--address", server.address]
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            command, input="1\n", stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False
+        )
+    assert (ended.returncode, ended.stderr) == (1, "Error: the output cannot be written: there is no space left\n")
+
+
 def test_a_server_that_goes_in_the_middle_of_a_stream_leaves_the_state_before(
     server: SequenceServer, tmp_path: Path
 ) -> None:

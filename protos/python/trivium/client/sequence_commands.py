@@ -1,5 +1,6 @@
 """The subcommands of `trivium` that ask about series of numbers: track, forecast."""
 
+import errno
 import re
 import sys
 import time
@@ -181,6 +182,8 @@ def reading(file: str) -> Iterator[None]:
         complain(f"no numbers in {_named(file)}")
         sys.exit(NO_NUMBERS)
     except (SeriesError, OSError) as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise  # it is the answers that have no room
         complain(_words(file, error))
         sys.exit(SOME_FAILED)
     except KeyboardInterrupt:
