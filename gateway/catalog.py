@@ -99,16 +99,12 @@ class Catalog:
 
         Raises:
             NotReady: discovery has not answered yet.
-            NoInstance: there is nobody to ask.
+            NoInstance: there is nobody to ask, or only services that do not have the model.
             CallFailed: nobody did it, and all for the same reason.
             LoadIncomplete: some did it; names those that did not.
         """
         self._must_know()
         endpoints = self._fleet.endpoints()
-        served = self._fleet.routes.services_of(name)
-        if served and not any(endpoint.service in served for endpoint in endpoints):
-            which = ", ".join(sorted(served))
-            raise NoInstance(f"model {name!r} is one of {which}, which has no instance at the moment", model=name)
         services = {endpoint.service for endpoint in endpoints if _knows(endpoint, name)}
         asked = [e for e in endpoints if not e.any_model and (not services or e.service in services)]
         if not asked:
@@ -118,6 +114,10 @@ class Catalog:
         outcomes = list(zip(asked, found, strict=True))
         changed = [endpoint for endpoint, outcome in outcomes if not _unknown(outcome)]
         await asyncio.gather(*(self._fleet.learn_again(endpoint, self._settings.timeout_s) for endpoint in changed))
+        away = self._fleet.routes.services_of(name) - {endpoint.service for endpoint in endpoints}
+        if away and not changed:
+            which = ", ".join(sorted(away))
+            raise NoInstance(f"model {name!r} is one of {which}, which has no instance at the moment", model=name)
         judge(outcomes, name, unload=unload)
 
     def _must_know(self) -> None:

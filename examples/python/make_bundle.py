@@ -28,7 +28,9 @@ def main() -> None:
         session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own classes share no other base
         parser.error(f"{path} cannot be loaded: {error}")
-    image, scores = session.get_inputs()[0], session.get_outputs()[0]
+    (image, *more), scores = session.get_inputs(), session.get_outputs()[0]
+    if more or isinstance(image.shape[0], int) or len(scores.shape) != 2:
+        parser.error(f"{path} must take one tensor, of any number of images, and give scores [batch, classes]")
     known = len(image.shape) == 4 and image.shape[1] == 3 and all(isinstance(size, int) for size in image.shape[2:])
     if image.type != "tensor(float)" or not known:
         parser.error(

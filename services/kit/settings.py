@@ -18,6 +18,7 @@ from typing import Any, Literal, TypeVar
 from services.kit.errors import SettingsError
 
 TRUE_WORDS, FALSE_WORDS = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
+OF_KUBERNETES = ("tcp://", "udp://", "sctp://")  # what it says where a Service has the name of a setting
 T = TypeVar("T")
 
 
@@ -45,10 +46,10 @@ def load(cls: type[T], component: str, environ: Mapping[str, str] | None = None)
         if name.startswith(prefix) and name != config
     )
     known = set(keys(cls))
-    spelt = {meant.replace("__", "_"): meant for meant in (variable(component, key) for key in known)}
-    for name in environ:
+    spelt = {meant.replace("__", "_"): meant for meant in (variable(component, key) for key in (*known, "config"))}
+    for name, text in environ.items():
         meant = spelt.get(name.replace("__", "_"), name)
-        if meant != name and not name.startswith(prefix):
+        if meant != name and not name.startswith(prefix) and not text.startswith(OF_KUBERNETES):
             raise SettingsError(f"unknown setting {name}", hint=f"did you mean {meant}?")
     for key, (source, _) in values.items():
         if key not in known:

@@ -14,6 +14,7 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 from services.kit.errors import MalformedRequest
 
 LENGTH_DELIMITED = 2
+MOST_EXPLAINED = 64 * 1024  # bytes of a request in which a text that is none is looked for
 AnyMessage = TypeVar("AnyMessage", bound=Message)
 
 
@@ -26,7 +27,8 @@ def parsed(kind: type[AnyMessage], data: bytes) -> AnyMessage:
     try:
         return kind.FromString(data)
     except (DecodeError, UnicodeDecodeError) as error:
-        name, found = kind.DESCRIPTOR.full_name, _no_text(kind.DESCRIPTOR, data)
+        name = kind.DESCRIPTOR.full_name
+        found = _no_text(kind.DESCRIPTOR, data) if len(data) <= MOST_EXPLAINED else None
         if found is None:
             raise MalformedRequest(f"the {len(data)} bytes of the request are no {name}", type=name) from error
         field, why = found

@@ -109,14 +109,13 @@ class Writer:
             )
         )
         text = await self._given(request.text, request.text_token_ids, "text", special=False)
-        tokens = context + text
+        tokens, field = context + text, "text_token_ids" if request.text_token_ids else "text"
         if len(tokens) > self.generation.max_tokens:
-            raise _too_many("text", len(tokens), self.generation.max_tokens, "context and text together")
+            raise _too_many(field, len(tokens), self.generation.max_tokens, "context and text together")
         scored = tokens[max(1, len(context)) :]
         if not scored:
-            raise InvalidField(
-                "text is one token with nothing before it, which has no probability", field="text", limit="2", value="1"
-            )
+            message = f"{field} is one token with nothing before it, which has no probability"
+            raise InvalidField(message, field=field, limit="2", value="1")
         return Sequence(
             tokens[:-1],
             Sampling(alternatives=0),

@@ -29,6 +29,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 MODEL, MANIFEST, KNOWN_ANSWERS, LABELS = "model.onnx", "manifest.json", "known_answers.npz", "labels.json"
 VERSION = re.compile(r"[1-9][0-9]{0,8}")
+FOLDERS = "BUNDLES_DIR names folders that exist and that this user may read, separated by ':'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +240,8 @@ def _replace(path: Path, new: Path) -> None:
 def _bundle_paths(folder: Path) -> Iterator[Path]:
     """The folders NAME/VERSION that hold a manifest or a model."""
     with _readable(folder):
+        if not folder.is_dir():
+            raise SettingsError(f"the bundles in {folder} cannot be read: there is no such folder", hint=FOLDERS)
         _check_level(folder, folder.parent.parent)
         for home in _folders(folder):
             _check_level(home, folder.parent)
@@ -267,10 +270,7 @@ def _readable(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise SettingsError(
-            f"the bundles in {folder} cannot be read: {error}",
-            hint="BUNDLES_DIR names folders that exist and that this user may read, separated by ':'",
-        ) from error
+        raise StartupError(f"the bundles in {folder} cannot be read: {error}", hint=FOLDERS) from error
 
 
 def _storable(array: Array) -> Array:

@@ -141,12 +141,12 @@ def _blank(spec: TensorSpec, rows: int) -> Array:
 
 
 def share_threads(settings: EngineSettings) -> None:
-    """Has all sessions of this process compute with the same threads; called once, before there is a session.
+    """Has all sessions of this process compute with the same threads; called before there is a session.
 
     Threads of a session's own still wait busily when its run has ended, and take cores from the next run of another
     one. ONNX Runtime cannot tell shared threads not to: where they shall not, each session has its own.
     """
-    if settings.spinning:
+    if settings.spinning and not _shared.is_set():
         ort.set_global_thread_pool_sizes(settings.threads, 1)
         _shared.set()
 

@@ -72,13 +72,23 @@ def test_a_mistake_stops_the_start_and_says_what_to_do(name: str, value: str, sa
     assert says in caught.value.hint
 
 
-@pytest.mark.parametrize("name", ["TRIVIUM_VISION_BATCHER__MAX_BATCH", "TRIVIUM_VISION_BATCHER_MAX_BATCH"])
+@pytest.mark.parametrize(
+    "name", ["TRIVIUM_VISION_BATCHER__MAX_BATCH", "TRIVIUM_VISION_BATCHER_MAX_BATCH", "TRIVIUM_VISION_CONFIG"]
+)
 def test_a_setting_with_too_few_underscores_is_not_passed_over(name: str) -> None:
     with pytest.raises(SettingsError, match=name) as caught:
         load(Example, "vision", {name: "8"})
-    assert caught.value.hint == "did you mean TRIVIUM_VISION__BATCHER__MAX_BATCH?"
-    kubernetes = {"TRIVIUM_VISION_SERVICE_HOST": "10.0.0.1", "TRIVIUM_VISION_PORT_8001_TCP_PORT": "8001"}
-    assert load(Example, "vision", kubernetes) == load(Example, "vision", {})
+    meant = "CONFIG" if name.endswith("CONFIG") else "BATCHER__MAX_BATCH"
+    assert caught.value.hint == f"did you mean TRIVIUM_VISION__{meant}?"
+
+
+def test_what_kubernetes_says_of_its_services_is_no_setting() -> None:
+    said = {
+        "TRIVIUM_VISION_SERVICE_HOST": "10.0.0.1",
+        "TRIVIUM_VISION_PORT_8001_TCP_PORT": "8001",
+        "TRIVIUM_VISION_GRPC_PORT": "tcp://10.0.0.1:8001",
+    }
+    assert load(ProcessSettings, "vision", said) == load(ProcessSettings, "vision", {})
 
 
 def test_a_mistake_in_the_file_names_the_file(tmp_path: Path) -> None:
