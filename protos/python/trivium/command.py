@@ -2,7 +2,7 @@
 
 import sys
 
-INTERRUPTED = 130  # the exit status, as a shell gives it
+from trivium.exits import INTERRUPTED
 
 
 def main() -> None:

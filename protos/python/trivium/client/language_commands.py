@@ -31,7 +31,7 @@ from trivium.client.text_results import TokenLogprob
 from trivium.client.values import LARGEST_COUNT
 from trivium.client.words import Words
 from trivium.client.writing import Documented, Written
-from trivium.command import INTERRUPTED
+from trivium.exits import INTERRUPTED
 
 Command = TypeVar("Command", bound=Callable[..., None])
 

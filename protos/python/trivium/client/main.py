@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from trivium.command import INTERRUPTED
+from trivium.exits import INTERRUPTED
 
 # grpc's C core writes notes on its own connections to standard error; what matters comes back as an error of the call.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")

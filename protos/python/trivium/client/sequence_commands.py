@@ -23,7 +23,7 @@ from trivium.client.progress import Progress, terminable
 from trivium.client.results import Forecast, Model
 from trivium.client.series import ColumnError, NoNumbers, SeriesError, messages, opened
 from trivium.client.values import LARGEST_COUNT
-from trivium.command import INTERRUPTED
+from trivium.exits import INTERRUPTED
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
