@@ -105,7 +105,7 @@ def test_every_process_setting_has_a_variable() -> None:
 
 
 def test_listening_everywhere_needs_an_address_to_advertise() -> None:
-    with pytest.raises(StartupError, match="ADVERTISE_ADDRESS"):
+    with pytest.raises(SettingsError, match="ADVERTISE_ADDRESS"):
         ProcessSettings(host="0.0.0.0").advertised_host()
     assert ProcessSettings(host="0.0.0.0", advertise_address="10.0.0.7").advertised_host() == "10.0.0.7"
 

@@ -5,7 +5,7 @@ import pytest
 from services.kit.discovery import Instance
 from services.kit.discovery.client import consul_service, parse_address
 from services.kit.discovery.watcher import instance_of
-from services.kit.errors import StartupError
+from services.kit.errors import SettingsError
 
 
 def entry(*checks: tuple[str, str], address: str = "10.0.0.7") -> dict[str, Any]:
@@ -42,7 +42,7 @@ def test_addresses_are_urls_or_host_and_port(address: str) -> None:
 
 @pytest.mark.parametrize("address", ["", "consul", "http://consul", "consul:many", "ftp://consul:1"])
 def test_an_address_without_a_port_stops_the_start(address: str) -> None:
-    with pytest.raises(StartupError, match="CONSUL__ADDRESS"):
+    with pytest.raises(SettingsError, match="CONSUL__ADDRESS"):
         parse_address(address)
 
 
