@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,13 +17,22 @@ from tests.unit.kit.inference.engines import Doubler, batcher, x
 from tests.unit.kit.inference.submissions import NEVER, Slow, held, spawn, value
 
 
-async def test_an_expired_item_never_reaches_the_engine() -> None:
+@pytest.fixture
+def pass_time(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Puts the clock that deadlines are on forward, by so many seconds; it goes on from there."""
+    real, ahead = time.monotonic, [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: real() + sum(ahead))
+    return ahead.append
+
+
+async def test_an_expired_item_never_reaches_the_engine(pass_time: Callable[[float], None]) -> None:
     registry, engine = CollectorRegistry(), Doubler()
     async with batcher(engine, registry) as batch:
         first = await held(engine, batch)
-        expiring = spawn(*(batch.submit(x(value), Deadline.after(0.1)) for value in (1, 2)))
+        expiring = spawn(*(batch.submit(x(value), Deadline.after(60)) for value in (1, 2)))
         [patient] = spawn(batch.submit(x(3), NEVER))
-        await asyncio.sleep(0.11)
+        await asyncio.sleep(0)
+        pass_time(61)
         engine.gate.set()
         await first
         results = await asyncio.gather(*expiring, return_exceptions=True)
@@ -36,17 +46,19 @@ async def test_an_expired_item_never_reaches_the_engine() -> None:
     assert registry.get_sample_value("trivium_batch_dropped_items_total", labels) == 2
 
 
-async def test_an_item_that_expires_while_its_batch_is_joined_is_dropped_too(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_item_that_expires_while_its_batch_is_joined_is_dropped_too(
+    monkeypatch: pytest.MonkeyPatch, pass_time: Callable[[float], None]
+) -> None:
     engine = Doubler()
     async with batcher(engine) as batch:
         first = await held(engine, batch)
-        items = spawn(batch.submit(x(1), Deadline.after(0.2)), batch.submit(x(2), NEVER), batch.submit(x(3), NEVER))
+        items = spawn(batch.submit(x(1), Deadline.after(60)), batch.submit(x(2), NEVER), batch.submit(x(3), NEVER))
         await asyncio.sleep(0)
         concatenate = np.concatenate
 
         def slowly(arrays: Any, **arguments: Any) -> Any:
             if len(arrays) == 3:
-                time.sleep(0.25)
+                pass_time(61)
             return concatenate(arrays, **arguments)
 
         monkeypatch.setattr(np, "concatenate", slowly)
@@ -57,14 +69,16 @@ async def test_an_item_that_expires_while_its_batch_is_joined_is_dropped_too(mon
     assert engine.values() == [[100], [2, 3]]
 
 
-async def test_an_item_that_expires_while_its_batch_is_split_is_dropped_too() -> None:
+async def test_an_item_that_expires_while_its_batch_is_split_is_dropped_too(
+    pass_time: Callable[[float], None],
+) -> None:
     engine = Doubler()
     engine.bad = {1.0}
     async with batcher(engine) as batch:
         first = await held(engine, batch)
-        items = spawn(batch.submit(x(1), NEVER), batch.submit(x(2), Deadline.after(0.2)))
+        items = spawn(batch.submit(x(1), NEVER), batch.submit(x(2), Deadline.after(60)))
         await asyncio.sleep(0)
-        engine.before = lambda: time.sleep(0.25) if len(engine.runs[-1][1]) == 2 else None
+        engine.before = lambda: pass_time(61) if len(engine.runs[-1][1]) == 2 else None
         engine.gate.set()
         results = await asyncio.gather(first, *items, return_exceptions=True)
 
