@@ -287,7 +287,7 @@ class Batch:
     ) -> Iterator[Drawn]:
         """What a run draws, and what those draw that follow it."""
         drawn = self._runs.run(first, token_ids, start, draws, lengths)
-        return iter((drawn,)) if further is None else further.drawn(drawn, self._runs.again)
+        return iter((drawn,)) if further is None else further.drawn(drawn, self._runs)
 
     def _settle(self, needed: int, spare: int = 0) -> None:
         used = [row.cached for row in self.rows] + [0] * spare

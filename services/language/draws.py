@@ -101,13 +101,18 @@ def news_of(draws: list[Draw], drawn: Drawn) -> list[News]:
 
 
 def news_in_a_row(texts: Several[Sequence], runs: Several[Drawn]) -> list[News]:
-    """What runs mean each of which drew the next token of every text; only the last one may end one of them."""
+    """What runs mean each of which drew the next token of every text; only the last two may end one of them.
+
+    Of a text that ends before the last one, that has drawn a token too many.
+    """
     told: list[News] = []
     tokens = zip(*(drawn.tokens for drawn in runs), strict=True)
     logprobs = zip(*(drawn.logprobs for drawn in runs), strict=True)
     for index, (text, its, their) in enumerate(zip(texts, tokens, logprobs, strict=True)):
         number = len(text.made)
         text.overflowed |= any(map(math.isnan, their))
+        if len(its) > 1 and its[-2] in text.end:
+            its, their = its[:-1], their[:-1]
         written = text.take(its)
         if text.sampling.alternatives:
             others = [_alternatives(text, drawn, index) for drawn in runs]

@@ -4,7 +4,7 @@ What changes in every run is written and read through memoryviews: a run over ma
 the processor's caches, and of NumPy's code far more is needed again than these few numbers are worth.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,6 +44,23 @@ class Packed:
             self.arrays[spec.name] = part.view(NUMPY[spec.datatype]).reshape(spec.shape)
 
 
+class Found:
+    """What comes out of a run, in memory that the next one writes over."""
+
+    def __init__(self, arrays: Mapping[str, Array]) -> None:
+        self._tokens, self._logprobs = arrays[graph.TOKEN][:, 0].data, arrays[graph.LOGPROB][:, 0].data
+        self._top_tokens, self._top_logprobs = arrays[graph.TOP_TOKEN], arrays[graph.TOP_LOGPROB]
+
+    def tokens(self, count: int) -> Any:
+        """The first ones, a view."""
+        return self._tokens[:count]
+
+    def drawn(self, count: int) -> Drawn:
+        """Of the first draws."""
+        logprobs: list[Any] = self._logprobs[:count].tolist()
+        return Drawn(self._tokens[:count].tolist(), logprobs, self._top_tokens, self._top_logprobs)
+
+
 class Bound:
     """On the host. A run may have fewer rows, steps and draws than the shape: the last ones are nobody's then."""
 
@@ -56,12 +73,10 @@ class Bound:
             self.given.arrays[name][:] = value
         self._wishes: Wishes | None = None  # that the memory holds
         self._steps = self.given.arrays[graph.TOKEN_IDS].shape[1]
-        given, found = self.given.arrays, self.found.arrays
+        given, self._out = self.given.arrays, Found(self.found.arrays)
         self._newest, self._start = given[graph.TOKEN_IDS][:, 0].data, given[graph.START].data
         self._uniform = given[graph.UNIFORM][:, 0].data
         self._plain = given[graph.PLAIN].data if graph.PLAIN in given else None
-        self._tokens, self._logprobs = found[graph.TOKEN][:, 0].data, found[graph.LOGPROB][:, 0].data
-        self._top_tokens, self._top_logprobs = found[graph.TOP_TOKEN], found[graph.TOP_LOGPROB]
         for name, array in self.given.arrays.items():
             device, number, address = self._place(self.given, name)
             self.binding.bind_input(name, device, number, array.dtype.type, array.shape, address)
@@ -83,10 +98,10 @@ class Bound:
         self, token_ids: Sequence[Sequence[int]], start: Sequence[int], draws: Draws, source_length: Array | None
     ) -> None:
         """What the next run gets; as `Runs.run` says."""
-        _put(self._start, start)
-        _put(self._uniform, draws.uniform)
+        put(self._start, start)
+        put(self._uniform, draws.uniform)
         if self._steps == 1:
-            _put(self._newest, (token for (token,) in token_ids))
+            put(self._newest, (token for (token,) in token_ids))
         else:
             padded = self.given.arrays[graph.TOKEN_IDS]
             padded[:] = 0  # what others were may be no number where nothing looks at it, and spoil this
@@ -113,13 +128,21 @@ class Bound:
             arrays[name][:count, 0] = getattr(wishes, name)
         self._wishes = wishes
 
-    def again(self, rows: int, uniform: Sequence[float]) -> Drawn:
+    @property
+    def ahead(self) -> int:
+        """Runs that may be under way together, each of which takes what the one before it draws."""
+        return 1
+
+    def begin(self, rows: int, uniform: Sequence[float]) -> None:
         """The run after one with a token of each row: with what that drew, behind what it had. Raises like `run`."""
-        self._newest[:rows] = self._tokens[:rows]  # a row that is nobody's stays where it is
+        self._newest[:rows] = self._out.tokens(rows)  # a row that is nobody's stays where it is
         for row in range(rows):
             self._start[row] += 1
-        _put(self._uniform, uniform)
+        put(self._uniform, uniform)
         self.run()
+
+    def ended(self, rows: int) -> Drawn:
+        """What the first of the runs drew that have begun, once it has ended. Raises like `run`."""
         return self.drawn(rows)
 
     def adjust(self, name: str, array: Array) -> None:
@@ -132,8 +155,7 @@ class Bound:
 
     def drawn(self, count: int) -> Drawn:
         """What came out for the first draws."""
-        logprobs: list[Any] = self._logprobs[:count].tolist()
-        return Drawn(self._tokens[:count].tolist(), logprobs, self._top_tokens, self._top_logprobs)
+        return self._out.drawn(count)
 
     def _packed(self, specs: Sequence[TensorSpec]) -> Packed:
         return Packed(specs, lambda size: np.zeros(size, BYTES))
@@ -143,7 +165,7 @@ class Bound:
         return "cpu", 0, packed.arrays[name].ctypes.data
 
 
-def _put(memory: Any, values: Iterable[float]) -> None:
+def put(memory: Any, values: Iterable[float]) -> None:
     """Writes them at its beginning."""
     for place, value in enumerate(values):
         memory[place] = value

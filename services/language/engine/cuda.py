@@ -72,6 +72,10 @@ class Cuda:
         """Until all that was begun has ended. Raises CudaError: something of it failed."""
         self("cudaStreamSynchronize", self.stream)
 
+    def event(self) -> int:
+        """A mark on the stream, which `cudaEventRecord` sets and `cudaEventSynchronize` waits for."""
+        return int(self("cudaEventCreateWithFlags", self._runtime.cudaEventDisableTiming))
+
     def free(self, name: str, what: int) -> None:
         """Gives something back by a function; of a GPU that has failed, it goes with the process."""
         with contextlib.suppress(CudaError):

@@ -1,9 +1,14 @@
 """GpuBound: one shape of run on a GPU, with small inputs and outputs there too, and recorded if it comes again.
 
 A run on a GPU is hundreds of kernels, each of which takes less time than to start it. One that is recorded as a CUDA
-graph is started as a whole, and gives the same bits. It reads and writes the memory that it was recorded with.
+graph is started as a whole, and gives the same bits. It reads and writes the memory that it was recorded with. Of those
+that take texts one token further the next one begins while one is under way, and takes its token on the GPU.
 """
 
+import contextlib
+import itertools
+import weakref
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,15 +18,30 @@ from services.kit.inference.bundle import Array, TensorSpec
 from services.kit.inference.engine import UNRECORDED, run_options
 from services.kit.inference.recording import GPU
 from services.language import graph
-from services.language.engine.bound import Bound, Packed
-from services.language.engine.cuda import Cuda
+from services.language.engine.bound import Bound, Found, Packed, put
+from services.language.engine.cuda import Cuda, CudaError
 from services.language.engine.cuda_storage import CudaStorage
+from services.language.engine.drawn import Drawn
 from services.language.engine.storage import BYTES
 
 ON_HOST = (graph.PLAIN, graph.QUERIES)  # which branch is taken and which shape is made are decided there
 # How often it is tried to record a shape: what its session has not reserved it cannot get meanwhile; the run after that
 # reserves it.
 RECORDINGS = 2
+AHEAD = 2  # runs under way together
+TOKEN_BYTES = 8  # int64, as drawn and as taken
+MOVING = (graph.START, graph.UNIFORM)  # what changes from run to run, besides the tokens
+
+
+class _Turn:
+    """What one of the runs that are under way together has on the host."""
+
+    def __init__(self, cuda: Cuda, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:
+        self.moving = Packed([spec for spec in inputs if spec.name in MOVING], cuda.pinned)
+        self.found = Packed(outputs, cuda.pinned)
+        self.out = Found(self.found.arrays)
+        self.over = cuda.event()
+        weakref.finalize(self, cuda.free, "cudaEventDestroy", self.over).atexit = False
 
 
 class GpuBound(Bound):
@@ -48,6 +68,9 @@ class GpuBound(Bound):
         self._recorded = run_options(UNRECORDED if number is None else number, waits=not shared)
         with GPU.using():
             super().__init__(session, inputs, outputs)
+        ahead = AHEAD if number is not None and shared and self._steps == 1 else 0
+        self._turns = itertools.cycle([_Turn(cuda, inputs, outputs) for _ in range(ahead)])
+        self._ahead, self._under_way = ahead, deque[_Turn]()
 
     def adjust(self, name: str, array: Array) -> None:
         """See Bound; it is copied now."""
@@ -65,6 +88,59 @@ class GpuBound(Bound):
                 self.replay()
         self._cuda.copy(found.ctypes.data, self._at(self.found), len(found), self._cuda.to_host)
         self._cuda.wait()
+
+    @property
+    def ahead(self) -> int:
+        """See Bound."""
+        return self._ahead if self._done and self._ahead else 1
+
+    def begin(self, rows: int, uniform: Sequence[float]) -> None:
+        """See Bound."""
+        if self.ahead == 1:
+            super().begin(rows, uniform)
+            return
+        for row in range(rows):
+            self._start[row] += 1
+        try:
+            self._begin(next(self._turns), rows, uniform)
+        except Exception:
+            self._give_up()
+            raise
+
+    def ended(self, rows: int) -> Drawn:
+        """See Bound."""
+        if not self._under_way:
+            return super().ended(rows)
+        turn = self._under_way.popleft()
+        try:
+            self._cuda("cudaEventSynchronize", turn.over)
+        except CudaError:
+            self._give_up()
+            raise
+        return turn.out.drawn(rows)
+
+    def _begin(self, turn: _Turn, rows: int, uniform: Sequence[float]) -> None:
+        copy, given, found = self._cuda.copy, self._at(self.given), self._at(self.found)
+        moving = turn.moving.arrays
+        moving[graph.START][:] = self.given.arrays[graph.START]
+        put(moving[graph.UNIFORM][:, 0].data, uniform)
+        for name in MOVING if uniform else (graph.START,):
+            array = moving[name]
+            copy(given + self.given.offsets[name], array.ctypes.data, array.nbytes, self._cuda.to_device)
+        drawn, newest = found + self.found.offsets[graph.TOKEN], given + self.given.offsets[graph.TOKEN_IDS]
+        copy(newest, drawn, rows * TOKEN_BYTES, self._cuda.on_device)
+        with GPU.using():
+            self.replay()
+        memory = turn.found.memory
+        copy(memory.ctypes.data, found, len(memory), self._cuda.to_host)
+        self._cuda("cudaEventRecord", turn.over, self._cuda.stream)
+        self._under_way.append(turn)
+
+    def _give_up(self) -> None:
+        """A run has failed; no other one uses this memory when it has."""
+        self._under_way.clear()
+        with contextlib.suppress(CudaError):
+            self._cuda.wait()
 
     def replay(self) -> None:
         """Begins the run alone, with what is there."""

@@ -133,7 +133,12 @@ class Runs:
         stage.empty(shape.size)
         self._unclear = shape.rows
 
-    def again(self, uniform: Sequence[float] = ()) -> Drawn:
+    @property
+    def ahead(self) -> int:
+        """How many runs may have begun that have not been looked at, as of `begin`."""
+        return 1 if self._last is None else self._last[0].ahead
+
+    def begin(self, uniform: Sequence[float] = ()) -> None:
         """The last run again, which took one token of each row and drew the next one of each, with those.
 
         Args:
@@ -144,7 +149,17 @@ class Runs:
         assert self._last is not None
         bound, shape, count = self._last
         try:
-            return bound.again(count, uniform)
+            bound.begin(count, uniform)
+        except Exception:
+            self._forget(shape)
+            raise
+
+    def ended(self) -> Drawn:
+        """What the first of the runs drew that have begun and not been looked at. Raises as `run`."""
+        assert self._last is not None
+        bound, shape, count = self._last
+        try:
+            return bound.ended(count)
         except Exception:
             self._forget(shape)
             raise

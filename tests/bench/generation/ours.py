@@ -69,8 +69,8 @@ class Steps:
 
     def __init__(self, runs: Runs) -> None:
         self.count = 0
-        self._run, self._again = runs.run, runs.again
-        runs.run, runs.again = self.run, self.again  # type: ignore[method-assign]
+        self._run, self._ended = runs.run, runs.ended
+        runs.run, runs.ended = self.run, self.ended  # type: ignore[method-assign]
 
     def run(
         self,
@@ -85,9 +85,9 @@ class Steps:
         self.count += max(map(len, token_ids)) == 1
         return drawn
 
-    def again(self, uniform: Sequence[float] = ()) -> Drawn:
+    def ended(self) -> Drawn:
         """See Runs."""
-        drawn = self._again(uniform)
+        drawn = self._ended()
         self.count += 1
         return drawn
 

@@ -1,5 +1,6 @@
 """A model that can be computed by hand, over real caches, and a tokenizer whose tokens are characters."""
 
+from collections import deque
 from collections.abc import Iterator
 from collections.abc import Sequence as Tokens
 
@@ -44,6 +45,8 @@ class FakeRuns:
         self.refused: int | None = None  # no run with a text that has this token
         self.most: int | None = None  # no run with more tokens than that
         self.draws: list[int] = []  # of each run
+        self.ahead = 1
+        self._begun = deque[Drawn]()
         self._last: tuple[int, Tokens[int], Draws, Array | None, Drawn] | None = None
 
     def run(
@@ -82,11 +85,16 @@ class FakeRuns:
         self._last = first, start, draws, source_length, drawn
         return drawn
 
-    def again(self, uniform: Tokens[float] = ()) -> Drawn:
+    def begin(self, uniform: Tokens[float] = ()) -> None:
         assert self._last is not None
         first, start, draws, lengths, drawn = self._last
         draws = Draws(draws.wishes, uniform or draws.uniform)
-        return self.run(first, [[token] for token in drawn.tokens], [at + 1 for at in start], draws, lengths)
+        self._begun.append(
+            self.run(first, [[token] for token in drawn.tokens], [at + 1 for at in start], draws, lengths)
+        )
+
+    def ended(self) -> Drawn:
+        return self._begun.popleft()
 
     def rows(self, rows: int) -> int:
         return rows

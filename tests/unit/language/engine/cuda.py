@@ -5,6 +5,7 @@ It knows what is allocated, and refuses to touch anything else. The real one is 
 
 import ctypes
 import enum
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -33,12 +34,15 @@ class Runtime:
 
     cudaMemcpyKind = MemcpyKind
     cudaStreamNonBlocking = 1
+    cudaEventDisableTiming = 2
 
     def __init__(self, most: int = 1 << 30) -> None:
         self.allocated: dict[int, Any] = {}
         self._pinned: dict[int, Any] = {}
         self.asked: list[Callable[[], object]] = []
         self.streams = 0
+        self.events: dict[int, int] = {}  # when each was set last, of all that has been asked for
+        self._done, self._numbers = 0, itertools.count(100)
         self.most = most
 
     def cudaSetDevice(self, device: int) -> tuple[int]:
@@ -55,7 +59,28 @@ class Runtime:
 
     def cudaStreamSynchronize(self, stream: int) -> tuple[int]:
         assert stream == STREAM
-        asked, self.asked = self.asked, []
+        return self._do(len(self.asked))
+
+    def cudaEventCreateWithFlags(self, flags: int) -> tuple[int, int]:
+        event = next(self._numbers)
+        self.events[event] = 0
+        return 0, event
+
+    def cudaEventDestroy(self, event: int) -> tuple[int]:
+        del self.events[event]
+        return (0,)
+
+    def cudaEventRecord(self, event: int, stream: int) -> tuple[int]:
+        assert stream == STREAM
+        self.events[event] = self._done + len(self.asked)
+        return (0,)
+
+    def cudaEventSynchronize(self, event: int) -> tuple[int]:
+        return self._do(max(0, self.events[event] - self._done))
+
+    def _do(self, count: int) -> tuple[int]:
+        asked, self.asked = self.asked[:count], self.asked[count:]
+        self._done += count
         for one in asked:
             one()
         return (0,)

@@ -77,7 +77,7 @@ def texts() -> list[Sequence]:
 
 
 def written(work: Batch, together: list[Sequence], runs: int = 1) -> list[list[tuple[int, bytes]]]:
-    """Tokens and log-probabilities, to the bit, of texts that join at once; at most so many runs in a row."""
+    """Tokens and log-probabilities, to the bit, of texts that join at once; so many runs in a row and what has begun"""
     found: dict[Sequence, list[tuple[int, bytes]]] = {one: [] for one in together}
     for one in together:
         work.join(one)
@@ -85,7 +85,7 @@ def written(work: Batch, together: list[Sequence], runs: int = 1) -> list[list[t
     while work.rows:
         made = work.decode(goes_on=times(runs))
         assert made is not None
-        assert len(made.seconds) <= runs
+        assert len(made.seconds) < runs + (work._runs.ahead if runs > 1 else 1)
         for news in made.news:
             found[news.sequence] += [(one.token, np.float32(one.logprob).tobytes()) for one in news.chosen]
             if news.finish is not None:

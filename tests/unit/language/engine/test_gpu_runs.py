@@ -2,8 +2,10 @@
 
 import copy
 import gc
+import itertools
 import random
 import weakref
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -16,7 +18,7 @@ from services.language.engine.memory import caches
 from services.language.engine.runs import Runs
 from services.language.isolation import RunFailed
 from services.language.sampling import Sampling
-from services.language.sequence import Sequence
+from services.language.sequence import Finish, Sequence
 from tests.unit.language.engine.cuda import Runtime
 from tests.unit.language.engine.cuda import Session as GpuSession
 from tests.unit.language.engine.shipped import SOURCES, batch, drawn, gpt, leave_no_numbers, texts, written
@@ -173,9 +175,55 @@ def test_rows_that_are_nobodys_stay_where_they_are_while_runs_follow_one_another
     before = runs.cache.read(5, 1, 40)
     made = work.decode(goes_on=times(20))
     assert made is not None
-    assert (len(made.seconds), runs.rows(5)) == (20, 6)
+    assert (len(made.seconds), runs.rows(5)) == (21, 6)  # one has begun when it is asked whether it goes on
     np.testing.assert_array_equal(runs.cache.read(5, 1, 40), before)
     assert (runs.cache.read(4, 1, 20) != before[:, :, :19]).any()
+
+
+def test_a_text_that_ends_while_the_next_run_is_under_way_has_no_token_too_many() -> None:
+    host, there = gpt()[0], _on_gpu(gpt()[0], recorded=True)
+    wishes = [Sampling(temperature=1.3, seed=seed) for seed in (4, 5, 6)]
+    free = written(batch(host), [text([1], 24, sampling=one) for one in wishes])
+    ends = [frozenset({made[at][0]}) for made, at in zip(free, (6, 11, 12), strict=True)]
+
+    def ended(runs: Runs) -> tuple[list[list[tuple[int, bytes]]], list[Finish | None]]:
+        together = [
+            text([1], 24, sampling=replace(one, stop_token_ids=end)) for one, end in zip(wishes, ends, strict=True)
+        ]
+        return written(batch(runs), together, 24), [one.finish for one in together]
+
+    wanted = ended(host)
+    assert wanted[1] == ["stop"] * 3
+    assert [len(made) for made in wanted[0]] < [24] * 3
+    assert ended(there) == wanted
+    assert there.ahead == 2
+    assert written(batch(there), [text([1], 24, sampling=one) for one in wishes], 24) == free
+
+
+def test_runs_that_fail_while_others_are_under_way_are_made_again() -> None:
+    runs = _on_gpu(gpt()[0], recorded=True)
+    work, session = batch(runs), runs._decoder.session
+    together = [text([1], 20, sampling=Sampling(temperature=1.3, seed=seed)) for seed in (4, 5)]
+    for one in together:
+        work.join(one)
+    work.decode()
+    asked = itertools.count(1)
+
+    def goes_on() -> bool:
+        session.fails = next(asked) == 4
+        return True
+
+    with pytest.raises(RunFailed) as failed:
+        work.decode(goes_on=goes_on)
+    assert failed.value.made is not None
+    assert len(failed.value.made.seconds) == 4
+    assert runs._cuda is not None
+    assert not runs._cuda._runtime.asked  # nothing uses memory any longer that is given back
+    session.fails = False
+    while any(one.finish is None for one in together):
+        work.decode(goes_on=times(5))
+    wanted = written(batch(gpt()[0]), [text([1], 20, sampling=one.sampling) for one in together])
+    assert [one.made for one in together] == [[token for token, _ in made] for made in wanted]
 
 
 def test_nothing_holds_what_was_bound_once_it_is_given_back() -> None:
