@@ -271,9 +271,11 @@ class Batch:
             new = sum(len(one.chosen) for one in news if one.sequence.scored_from is None)
             made = Made(kind, sum(map(bool, fed)), sum(fed), seconds, news, new)
         if failure is not None or made is None:
-            slots = [first + row for row, count in enumerate(fed) if count]
-            drafted = kind == "decode" and steps > 1
-            raise RunFailed(slots, [self.rows[slot] for slot in slots], drafted=drafted, made=made) from failure
+            taken = [first + row for row, count in enumerate(fed) if count]
+            texts = [self.rows[slot] for slot in taken if self.rows[slot].finish is None]
+            slots = [slot for slot in taken if self.rows[slot].finish is None]
+            drafted, beside = kind == "decode" and steps > 1, len(slots) < len(taken)
+            raise RunFailed(slots, texts, drafted=drafted, made=made, beside=beside) from failure
         return made
 
     def _drawn(

@@ -101,9 +101,9 @@ def news_of(draws: list[Draw], drawn: Drawn) -> list[News]:
 
 
 def news_in_a_row(texts: Several[Sequence], runs: Several[Drawn]) -> list[News]:
-    """What runs mean each of which drew the next token of every text; only the last two may end one of them.
+    """What runs mean each of which drew the next token of every text.
 
-    Of a text that ends before the last one, that has drawn a token too many.
+    A text that has ended before the last one has drawn tokens too many; they are dropped.
     """
     told: list[News] = []
     tokens = zip(*(drawn.tokens for drawn in runs), strict=True)
@@ -111,8 +111,9 @@ def news_in_a_row(texts: Several[Sequence], runs: Several[Drawn]) -> list[News]:
     for index, (text, its, their) in enumerate(zip(texts, tokens, logprobs, strict=True)):
         number = len(text.made)
         text.overflowed |= any(map(math.isnan, their))
-        if len(its) > 1 and its[-2] in text.end:
-            its, their = its[:-1], their[:-1]
+        if not text.end.isdisjoint(its[:-1]):
+            count = 1 + next(place for place, token in enumerate(its) if token in text.end)
+            its, their = its[:count], their[:count]
         written = text.take(its)
         if text.sampling.alternatives:
             others = [_alternatives(text, drawn, index) for drawn in runs]

@@ -51,17 +51,24 @@ class RunFailed(Exception):
     """The engine raised; its error is the cause.
 
     Args:
-        slots: of the texts that were to take tokens.
+        slots: of the texts that were to take tokens, and have not ended.
         texts: those texts.
         drafted: whether it took tokens besides that were only drafted; none are where slots are named.
         made: the runs before it in a row; there is none where slots are named.
+        beside: whether it was for others, too, that those have ended.
     """
 
     def __init__(
-        self, slots: list[int], texts: list[Sequence], *, drafted: bool = False, made: Made | None = None
+        self,
+        slots: list[int],
+        texts: list[Sequence],
+        *,
+        drafted: bool = False,
+        made: Made | None = None,
+        beside: bool = False,
     ) -> None:
         super().__init__(f"a run of {len(slots)} texts failed")
-        self.slots, self.texts, self.drafted, self.made = slots, texts, drafted, made
+        self.slots, self.texts, self.drafted, self.made, self.beside = slots, texts, drafted, made, beside
 
 
 class Run(Protocol):
@@ -175,6 +182,9 @@ class Isolation:
                 return self._isolated(run, failure.slots)
             self._failures += 1
             before = [] if failure.made is None else [failure.made]
+            if failure.beside:
+                runs, lost = self._isolated(run, failure.slots) if failure.slots else ([], [])
+                return before + runs, lost
             if len(failure.slots) == 1:
                 return before, failure.texts
             half = len(failure.slots) // 2

@@ -46,13 +46,14 @@ class MultiStep:
         """What all runs draw, the first of which drew `drawn`. Raises whatever `runs` raises."""
         begun, looked_at, goes_on = 1, 1, True
         while True:
-            yield drawn.kept() if self._tells else drawn
             goes_on = goes_on and begun < self._most and self._goes_on() and self._ends.isdisjoint(drawn.tokens)
+            last = not goes_on and looked_at == begun  # what has begun is looked at, though it may be one too many
+            yield drawn.kept() if self._tells and not last else drawn
+            if last:
+                return
             if goes_on:
                 for following in range(begun, min(self._most, looked_at + runs.ahead)):
                     runs.begin([] if self._greedy else [text.draw(following) for text in self._texts])
                     begun += 1
-            if looked_at == begun:
-                return
             drawn = runs.ended()
             looked_at += 1

@@ -66,11 +66,12 @@ class GpuBound(Bound):
         self._done, self._postponed, self._shared = False, False, shared
         self._unrecorded = run_options(UNRECORDED, waits=not shared)
         self._recorded = run_options(UNRECORDED if number is None else number, waits=not shared)
+        self._under_way = deque[_Turn]()
         with GPU.using():
             super().__init__(session, inputs, outputs)
-        ahead = AHEAD if number is not None and shared and self._steps == 1 else 0
-        self._turns = itertools.cycle([_Turn(cuda, inputs, outputs) for _ in range(ahead)])
-        self._ahead, self._under_way = ahead, deque[_Turn]()
+        self._ahead = AHEAD if number is not None and shared and self._steps == 1 else 1
+        turns = range(self._ahead if self._ahead > 1 else 0)
+        self._turns = itertools.cycle([_Turn(cuda, inputs, outputs) for _ in turns])
 
     def adjust(self, name: str, array: Array) -> None:
         """See Bound; it is copied now."""
@@ -88,11 +89,12 @@ class GpuBound(Bound):
                 self.replay()
         self._cuda.copy(found.ctypes.data, self._at(self.found), len(found), self._cuda.to_host)
         self._cuda.wait()
+        self._under_way.clear()  # what nobody has looked at is over, too
 
     @property
     def ahead(self) -> int:
         """See Bound."""
-        return self._ahead if self._done and self._ahead else 1
+        return self._ahead if self._done else 1
 
     def begin(self, rows: int, uniform: Sequence[float]) -> None:
         """See Bound."""

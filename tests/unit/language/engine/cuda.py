@@ -161,7 +161,7 @@ class Session:
 
     It copies what is bound on the host, but for what a branch needs there. What is recorded may only be replayed with
     what was bound when it was. A run on the stream of copies follows them; another one must find them made, and be
-    waited for.
+    waited for. What is replayed is done when somebody waits for it, like a copy.
     """
 
     def __init__(self, session: Any, runtime: Runtime, *, shared: bool) -> None:
@@ -185,17 +185,21 @@ class Session:
             raise RuntimeError("no memory")
         if options is not None:
             assert self._shared or options.get_run_config_entry("disable_synchronize_execution_providers") == "0"
-        if self._shared:
-            self._runtime.cudaStreamSynchronize(STREAM)
-        assert options is None or not self._runtime.asked
-        assert GPU._users or GPU._lock._is_owned()  # type: ignore[attr-defined]
         number = "-1" if options is None else options.get_run_config_entry("gpu_graph_id")
+        replayed = self.replayed
+        if self._shared and number not in self.recorded:
+            self._runtime.cudaStreamSynchronize(STREAM)
+        assert options is None or self._shared or not self._runtime.asked
+        assert GPU._users or GPU._lock._is_owned()  # type: ignore[attr-defined]
         if number != "-1":
             if number not in self.recorded and self.fails_to_record:
                 self.fails_to_record -= 1
                 raise RuntimeError("no memory while it is recorded")
             self.replayed += number in self.recorded
             assert self.recorded.setdefault(number, dict(binding.addresses)) == binding.addresses
+            if self._shared and self.replayed > replayed:
+                self._runtime.asked.append(lambda: self._session.run_with_iobinding(binding.binding))
+                return
         self._session.run_with_iobinding(binding.binding)
 
 

@@ -14,9 +14,10 @@ import pytest
 from services.kit.inference.recording import GPU
 from services.language.engine.cuda import Cuda
 from services.language.engine.cuda_storage import CudaStorage
+from services.language.engine.drawn import Drawn
 from services.language.engine.memory import caches
 from services.language.engine.runs import Runs
-from services.language.isolation import RunFailed
+from services.language.isolation import Isolation, RunFailed
 from services.language.sampling import Sampling
 from services.language.sequence import Finish, Sequence
 from tests.unit.language.engine.cuda import Runtime
@@ -226,6 +227,63 @@ def test_runs_that_fail_while_others_are_under_way_are_made_again() -> None:
     assert [one.made for one in together] == [[token for token, _ in made] for made in wanted]
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_run_that_fails_behind_the_end_of_a_text_changes_nothing(count: int) -> None:
+    """The text that has ended needed it no longer, and the other one gets its tokens by another run."""
+    wishes = [Sampling(temperature=1.3, seed=seed) for seed in (4, 5)][:count]
+    free = [[token for token, _ in made] for made in written(batch(gpt()[0]), [_long(one) for one in wishes])]
+    end = free[0][6]
+    assert end not in free[0][:6]
+    wishes[0] = replace(wishes[0], stop_token_ids=frozenset({end}))
+    runs = _on_gpu(gpt()[0], recorded=True)
+    work, together = batch(runs), [_long(one) for one in wishes]
+    for one in together:
+        work.join(one)
+    work.decode()
+    ended, failing = runs.ended, iter([True])
+
+    def failing_behind_the_end() -> Drawn:
+        if ahead and ahead[-1] == end and next(failing, False):
+            raise RuntimeError("no memory")
+        drawn = ended()
+        ahead.append(drawn.tokens[0])
+        return drawn
+
+    ahead: list[int] = []
+    runs.ended = failing_behind_the_end  # type: ignore[method-assign]
+    failed: list[RunFailed] = []
+    made, lost = Isolation(work, failed.append).decode(lambda: True)
+    assert [one.slots for one in failed] == [[1][: count - 1]]
+    assert lost == []
+    assert together[0].made == free[0][:7]
+    assert together[0].finish == "stop"
+    assert [news.sequence for run in made for news in run.news if news.finish is not None] == [together[0]]
+    work.remove(together[0])
+    while work.rows:
+        if work.decode(goes_on=times(3)) is not None and together[-1].finish is not None:
+            work.remove(together[-1])
+    assert [one.made for one in together[1:]] == free[1:]
+
+
+def test_what_nobody_has_looked_at_is_taken_for_no_other_run() -> None:
+    runs, one = _on_gpu(gpt()[0], recorded=True), _long(Sampling(temperature=1.3, seed=4))
+    work, asked = batch(runs), itertools.count(1)
+    work.join(one)
+    work.decode()
+
+    def broken() -> bool:
+        if next(asked) == 3:
+            raise RuntimeError("no time")
+        return True
+
+    with pytest.raises(RunFailed):
+        work.decode(goes_on=broken)
+    while one.finish is None:
+        work.decode(goes_on=times(4))
+    (wanted,) = written(batch(gpt()[0]), [_long(one.sampling)])
+    assert one.made == [token for token, _ in wanted]
+
+
 def test_nothing_holds_what_was_bound_once_it_is_given_back() -> None:
     runs = _on_gpu(gpt()[0], recorded=True)
     work = batch(runs)
@@ -233,8 +291,11 @@ def test_nothing_holds_what_was_bound_once_it_is_given_back() -> None:
     work.decode()
     work.decode(goes_on=times(5))
     bound = [weakref.ref(one) for one in (*runs._bound.values(), *runs._recorded.values())]
+    assert runs._cuda is not None
+    assert runs._cuda._runtime.events
     runs.close()
     gc.collect()
+    assert not runs._cuda._runtime.events
     assert bound
     assert [one() for one in bound] == [None] * len(bound)
 
@@ -284,6 +345,10 @@ def test_a_run_that_cannot_be_recorded_is_made_all_the_same_and_recorded_later()
         session.fails_to_record = failing
         assert written(batch(runs), [text([3], 12)]) == on_host
         assert (session.fails_to_record, len(session.recorded)) == (0, recorded)
+
+
+def _long(wishes: Sampling) -> Sequence:
+    return text([1], 24, sampling=wishes)
 
 
 def undisturbed(runs: Runs, wishes: Sampling) -> Sequence:
